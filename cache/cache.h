@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The write-back cache: a block device over a slow, far block device and a
+ * local directory. What lives in this folder: the guest log, the clean store,
+ * the map, the index, fills, destage, eviction and recovery. What may not: any
+ * knowledge of FUSE, of iSCSI, of the command line, or a decision that belongs
+ * to policy/.
+ *
+ * As a block device it promises more than core/block.h asks: a WRITE, ZERO or
+ * DISCARD that is done survives kill -9; a FLUSH that is done survives a power cut
+ * with all that was done before it was submitted; both need no network. What the far side sees, and
+ * in which order, is said in docs/ARCHITECTURE.md.
+ */
+#ifndef CACHE_CACHE_H
+#define CACHE_CACHE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/block.h"
+#include "core/sched.h"
+
+struct lio;
+struct index_store;
+struct cache_identity;
+
+#define CACHE_BLOCK_BYTES 4096u
+
+struct cache_config {
+	struct blk_dev *inner; /* owned by the cache from cache_create() on */
+	struct sched *sched;   /* lent; outlives the cache */
+	struct lio *lio; /* lent; the open cache directory (cache/lio.h); outlives the cache */
+	struct index_store *index;       /* lent; outlives the cache */
+	struct cache_identity *identity; /* lent; opened or made by the caller (cache/identity.h) */
+	uint64_t limit_bytes;      /* --cache-size: local space used at most; >= CACHE_LIMIT_MIN */
+	uint64_t max_dirty_bytes;  /* --max-dirty: log bytes not yet at the target; 0 = half the
+				      limit */
+	uint64_t max_dirty_age_ns; /* --max-dirty-age */
+	bool read_only; /* no writes from above; dirty data from before is still sent unless hold */
+	bool no_readahead;
+};
+
+#define CACHE_LIMIT_MIN (16ull << 20)
+
+/*
+ * A cache device, not started. blk_start() opens the directory, replays the
+ * log, checks the identity against the inner device and begins to destage.
+ * blk_stop() makes what was acknowledged durable locally and leaves the rest for the
+ * next start; it does not wait for the target (cache_drain() does). NULL when out of memory.
+ */
+struct blk_dev *cache_create(const struct cache_config *conf);
+
+enum cache_state {
+	CACHE_CLEAN,
+	CACHE_DIRTY,
+	CACHE_WRITING_BACK,
+	CACHE_THROTTLED,
+	CACHE_OFFLINE,
+	CACHE_DAMAGED,
+};
+
+/* "clean", "dirty", "writing-back", "throttled", "offline", "damaged". */
+const char *cache_state_name(enum cache_state state);
+
+#define CACHE_UNKNOWN UINT64_MAX
+
+struct cache_status {
+	enum cache_state state;
+	uint64_t size_bytes;
+	uint64_t limit_bytes;
+	uint64_t used_bytes;   /* local space taken by segments */
+	uint64_t cached_bytes; /* volume bytes answered locally, known zeroes not counted */
+	uint64_t dirty_bytes;  /* log bytes (headers included) not yet durable at the target; 0 =
+				  clean */
+	uint64_t max_dirty_bytes;
+	uint64_t epochs_pending; /* closed or open epochs with data not yet durable at the target */
+	uint64_t oldest_dirty_ns;   /* age; CACHE_UNKNOWN when clean */
+	uint64_t drain_eta_ns;      /* CACHE_UNKNOWN when clean or the rate is not known */
+	uint64_t drain_bytes_per_s; /* recent; 0 = not draining */
+	uint64_t far_as_of_ns; /* wall clock at which the guest closed the last epoch durable far
+				  away; CACHE_UNKNOWN */
+	uint64_t hit_bytes;
+	uint64_t miss_bytes;
+	uint64_t readahead_bytes;
+	uint64_t readahead_wasted_bytes;
+	uint64_t written_bytes;  /* taken from above since start */
+	uint64_t damaged_bytes;  /* volume bytes that read as EIO */
+	unsigned waiting_writes; /* held back by --max-dirty or a full disk */
+};
+
+/* A snapshot. Any thread; never blocks on I/O. */
+void cache_status(struct blk_dev *cache, struct cache_status *ret);
+
+/*
+ * Close the open epoch and call done(ctx, 0) once all that was acknowledged before this call is
+ * durable at the target (SYNCHRONIZE CACHE acknowledged); -ESHUTDOWN when the cache stops first,
+ * -EIO when damage keeps an epoch from being sent. While drains wait, write-back does not pause.
+ * The callback comes from any thread, perhaps before this returns. Any thread.
+ */
+struct cache_drain {
+	struct list_node link;
+	uint64_t seq;
+	void (*done)(struct cache_drain *drain, int result);
+};
+void cache_drain(struct blk_dev *cache, struct cache_drain *drain);
+
+/* Take @drain back: true if it will not be called any more; false if its done() ran or is running.
+ */
+bool cache_drain_cancel(struct blk_dev *cache, struct cache_drain *drain);
+
+/*
+ * Forget all clean data: it is fetched again when needed. Dirty data stays. Blocks until the
+ * space is free; 0 or -errno. Not from a thread of the scheduler.
+ */
+int cache_drop(struct blk_dev *cache);
+
+/*
+ * How many bytes of [offset, offset + length) are present now (known zeroes count). Any thread.
+ */
+uint64_t cache_present(struct blk_dev *cache, uint64_t offset, uint64_t length);
+
+/* A damaged range that reads as EIO; for messages. Fills up to @max, returns how many exist. */
+struct cache_damage {
+	uint64_t offset, length;
+	bool dirty; /* the lost bytes were never at the target */
+};
+unsigned cache_damages(struct blk_dev *cache, struct cache_damage *out, unsigned max);
+
+#endif

@@ -1,0 +1,2 @@
+libnearblk_a_SOURCES += \
+	cache/cache.h

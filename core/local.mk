@@ -1,0 +1,11 @@
+libnearblk_a_SOURCES += \
+	core/block.c core/block.h \
+	core/cleanup.h \
+	core/clock.h \
+	core/crc32c.c core/crc32c.h \
+	core/err.c core/err.h \
+	core/list.h \
+	core/log.c core/log.h \
+	core/parse.c core/parse.h \
+	core/range.h \
+	core/sched.h core/sched_threads.c

@@ -1,0 +1,13 @@
+# Unit tests mirror the tree: tests/FOLDER/MODULE-test.c, one Check program per module.
+if HAVE_CHECK
+TEST_LIBS = $(NB_LIBS) $(CHECK_LIBS)
+include tests/core/local.mk
+include tests/policy/local.mk
+include tests/transport/local.mk
+include tests/cache/local.mk
+include tests/mount/local.mk
+include tests/control/local.mk
+include tests/cmd/local.mk
+endif
+include tests/bench/local.mk
+include tests/integration/local.mk
