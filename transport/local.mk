@@ -1,1 +1,3 @@
-# Files of transport/
+libnearblk_a_SOURCES += \
+	transport/leaf.h \
+	transport/url.h
