@@ -147,8 +147,7 @@ bool evict_ghost_hit(struct evict_ghost *ghost, uint64_t group)
 	if (bucket[way] != fingerprint(hash))
 		return false;
 	/* Leave the free slot at the end: it is the next to be used up. */
-	memmove(bucket + way, bucket + way + 1,
-		(EVICT_GHOST_WAYS - 1 - way) * sizeof(*bucket));
+	memmove(bucket + way, bucket + way + 1, (EVICT_GHOST_WAYS - 1 - way) * sizeof(*bucket));
 	bucket[EVICT_GHOST_WAYS - 1] = 0;
 	return true;
 }

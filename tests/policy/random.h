@@ -35,8 +35,8 @@ static inline struct random random_begin(const char *test)
 	struct random r;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	r.state = given ? strtoull(given, NULL, 0) :
-			  (uint64_t)ts.tv_sec * 1000000007u ^ (uint64_t)ts.tv_nsec;
+	r.state = given ? strtoull(given, NULL, 0)
+			: (uint64_t)ts.tv_sec * 1000000007u ^ (uint64_t)ts.tv_nsec;
 	printf("%s: TEST_SEED=%#llx\n", test, (unsigned long long)r.state);
 	fflush(stdout);
 	return r;

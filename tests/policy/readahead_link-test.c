@@ -49,7 +49,7 @@ struct sim {
 	uint64_t rate, rtt_ns, budget;
 	uint64_t now_ns, link_free_ns;
 	uint64_t size;
-	uint64_t *here_ns; /* per block: when it has arrived; 0 = not asked for */
+	uint64_t *here_ns;                /* per block: when it has arrived; 0 = not asked for */
 	struct flight flight[MAX_FLIGHT]; /* readahead, in the order of arrival */
 	unsigned flight_head, flight_tail;
 	uint64_t in_flight, delivered, carried;
@@ -176,8 +176,8 @@ static double run(struct sim *s, const struct reader *r, struct random *rnd, dou
 		while (queued < r->queue && issued < total) {
 			if (issued % r->shuffle == 0)
 				shuffle(rnd, order, r->shuffle);
-			ready_ns[queued++] = demand(
-				s, nth_offset(r, s->size, order, issued), r->request);
+			ready_ns[queued++] =
+				demand(s, nth_offset(r, s->size, order, issued), r->request);
 			issued++;
 		}
 		for (unsigned i = 1; i < queued; i++)
@@ -225,8 +225,8 @@ static void check_link(struct random *rnd, uint64_t rate, uint64_t rtt_ms, uint6
 			s->now_ns = 1;
 			busy = run(s, &readers[i], rnd, &whole);
 			printf("%4llu Mbit/s %3llu ms %-20s %-8s busy %.3f, from the start %.3f\n",
-			       (unsigned long long)(rate * 8 / 1000000),
-			       (unsigned long long)rtt_ms, readers[i].name, names[k], busy, whole);
+			       (unsigned long long)(rate * 8 / 1000000), (unsigned long long)rtt_ms,
+			       readers[i].name, names[k], busy, whole);
 			ck_assert_msg(busy >= 0.95, "the link idles");
 			ck_assert_uint_eq(s->carried, s->size);
 		}
