@@ -1,4 +1,5 @@
 libnearblk_a_SOURCES += \
 	transport/leaf.h \
 	transport/mem.c transport/mem.h \
-	transport/url.h
+	transport/url.c transport/url.h \
+	transport/url_part.c transport/url_part.h
