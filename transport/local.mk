@@ -1,5 +1,8 @@
 libnearblk_a_SOURCES += \
 	transport/credentials.c transport/credentials.h \
+	transport/file.c transport/file.h \
+	transport/file_open.c transport/file_open.h \
+	transport/lanes.h \
 	transport/leaf.h \
 	transport/mem.c transport/mem.h \
 	transport/url.c transport/url.h \
