@@ -26,10 +26,10 @@ enum window_phase {
 /* Private to window.c. */
 struct window {
 	enum window_phase phase;
-	bool app_limited;    /* now */
-	bool round_limited;  /* at some time in this round */
-	uint64_t round_ns;   /* when this round began; 0 = no sample yet */
-	uint64_t round_base; /* bytes delivered then */
+	bool app_limited;             /* now */
+	bool round_limited;           /* at some time in this round */
+	uint64_t round_ns;            /* when this round began; 0 = no sample yet */
+	uint64_t round_base;          /* bytes delivered then */
 	uint64_t rate[WINDOW_ROUNDS]; /* bytes/s of the last rounds, a ring */
 	unsigned rounds;
 	uint64_t full_rate; /* startup: the rate to beat */
