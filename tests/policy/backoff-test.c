@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <check.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "core/cleanup.h"
@@ -53,6 +54,9 @@ START_TEST(test_reset_and_endless)
 		ck_assert_uint_le(backoff_next_ns(&b, i * 0x9e3779b97f4a7c15ull),
 				  30 * NSEC_PER_SEC);
 	ck_assert_uint_ge(backoff_next_ns(&b, 5), 15 * NSEC_PER_SEC);
+	b.tries = UINT_MAX;
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_uint_ge(backoff_next_ns(&b, 5), 15 * NSEC_PER_SEC);
 	backoff_reset(&b);
 	ck_assert_uint_le(backoff_next_ns(&b, 5), NSEC_PER_SEC);
 }

@@ -156,8 +156,11 @@ START_TEST(test_ghost)
 	for (uint64_t g = 0; g < 5; g++)
 		evict_ghost_add(&ghost, g);
 	ck_assert(!evict_ghost_hit(&ghost, 0));
-	for (uint64_t g = 1; g < 5; g++)
+	ck_assert(evict_ghost_hit(&ghost, 4));
+	for (uint64_t g = 1; g < 4; g++)
 		ck_assert(evict_ghost_hit(&ghost, g));
+	for (uint64_t g = 0; g < 5; g++)
+		ck_assert_msg(!evict_ghost_hit(&ghost, g), "a ghost appears twice");
 }
 END_TEST
 
