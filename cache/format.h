@@ -96,10 +96,15 @@ struct format_trailer {
 	uint32_t table_crc;
 };
 
+/* Write the whole slot, checksum included; cannot fail. */
 void format_segment_encode(const struct format_segment *s, uint8_t slot[FORMAT_SLOT_BYTES]);
 /* 0; -EBADMSG: not a segment header of ours or damaged; -EPROTONOSUPPORT: unknown feature bits. */
 int format_segment_decode(const uint8_t slot[FORMAT_SLOT_BYTES], struct format_segment *ret);
 
+/*
+ * Write the whole slot, checksum included. The counts of @b must fit one slot
+ * (FORMAT_BATCH_RECORDS, FORMAT_BATCH_CRCS): asserted.
+ */
 void format_batch_encode(const struct format_batch *b, uint8_t slot[FORMAT_SLOT_BYTES]);
 /*
  * 0, or -EBADMSG. @crc_buf has room for FORMAT_SLOT_BYTES / 4 checksums. What is inside

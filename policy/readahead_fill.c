@@ -7,6 +7,7 @@
  * asked for. It is refilled when a quarter of it is used up, in pieces of up to an
  * eighth of it, so that what the far side sees are few and long requests.
  */
+#include "policy/ratio.h"
 #include "policy/readahead_stream.h"
 
 #define START_MAX_BYTES (2u << 20)
@@ -57,10 +58,8 @@ static uint64_t target_of(const struct readahead *ra, const struct readahead_env
 
 	if (env->rate_bytes_per_s && env->rtt_ns) {
 		/* Twice what the path holds: half of it may be used up before more is asked for. */
-		unsigned __int128 path = (unsigned __int128)env->rate_bytes_per_s * env->rtt_ns;
-
-		path = path * 2 / NSEC_PER_SEC;
-		target = path > WINDOW_MOST_BYTES ? WINDOW_MOST_BYTES : (uint64_t)path;
+		target = ratio_mul_div(env->rate_bytes_per_s, env->rtt_ns, NSEC_PER_SEC / 2);
+		target = MIN(target, WINDOW_MOST_BYTES);
 		target = MAX(target, WINDOW_LEAST_BYTES);
 	}
 	share = MAX(share, MIN((uint64_t)UNIT_BYTES, env->budget_bytes));

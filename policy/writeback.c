@@ -14,6 +14,7 @@
 
 #include "core/cleanup.h"
 #include "core/clock.h"
+#include "policy/ratio.h"
 
 #define SAMPLE_NS (250 * NSEC_PER_MSEC)
 #define SMOOTH_NS (3 * NSEC_PER_SEC)
@@ -26,14 +27,6 @@
 #define DELAY_MAX_NS NSEC_PER_SEC
 /* What a drain nobody has measured yet is taken for: 100 Mbit/s. */
 #define RATE_GUESS 12500000u
-
-/* a * b / c without overflow in between; saturates. */
-static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
-{
-	unsigned __int128 v = (unsigned __int128)a * b / c;
-
-	return v > UINT64_MAX ? UINT64_MAX : (uint64_t)v;
-}
 
 void writeback_init(struct writeback *wb)
 {
@@ -61,7 +54,7 @@ uint64_t writeback_delay_ns(const struct writeback *wb, const struct writeback_c
 			    uint64_t dirty_bytes, uint64_t request_bytes, bool online)
 {
 	uint64_t max_bytes = conf->max_dirty_bytes;
-	uint64_t knee_bytes = mul_div(max_bytes, KNEE_PERCENT, 100);
+	uint64_t knee_bytes = ratio_mul_div(max_bytes, KNEE_PERCENT, 100);
 	uint64_t drain_ns;
 	double x, delay_ns;
 
@@ -74,7 +67,7 @@ uint64_t writeback_delay_ns(const struct writeback *wb, const struct writeback_c
 	 * drain at x = 0.68 (90 % of the limit), 32 at a time at x = 0.97, and none passes 1.
 	 */
 	x = (double)(dirty_bytes - knee_bytes) / (double)(max_bytes - knee_bytes);
-	drain_ns = mul_div(request_bytes, NSEC_PER_SEC, wb->rate ? wb->rate : RATE_GUESS);
+	drain_ns = ratio_mul_div(request_bytes, NSEC_PER_SEC, wb->rate ? wb->rate : RATE_GUESS);
 	delay_ns = (double)drain_ns * x * x * x / (1 - x);
 	return delay_ns < (double)DELAY_MAX_NS ? (uint64_t)delay_ns : DELAY_MAX_NS;
 }
@@ -103,7 +96,7 @@ void writeback_delivered(struct writeback *wb, uint64_t bytes, uint64_t now_ns)
 	wb->busy_ns += elapsed_ns;
 	if (wb->busy_ns < SAMPLE_NS)
 		return;
-	sample = mul_div(wb->bytes, NSEC_PER_SEC, wb->busy_ns);
+	sample = ratio_mul_div(wb->bytes, NSEC_PER_SEC, wb->busy_ns);
 	/* The weights: what is known grows to SMOOTH_NS, so the first samples make an average. */
 	wb->rate = (uint64_t)(((unsigned __int128)wb->rate * wb->weight_ns +
 			       (unsigned __int128)sample * wb->busy_ns) /
@@ -121,7 +114,7 @@ uint64_t writeback_rate(const struct writeback *wb, uint64_t now_ns)
 		return 0;
 	if (silent_ns <= FRESH_NS)
 		return wb->rate;
-	return mul_div(wb->rate, FRESH_NS, silent_ns);
+	return ratio_mul_div(wb->rate, FRESH_NS, silent_ns);
 }
 
 uint64_t writeback_eta_ns(const struct writeback *wb, uint64_t dirty_bytes, uint64_t now_ns)
@@ -130,5 +123,5 @@ uint64_t writeback_eta_ns(const struct writeback *wb, uint64_t dirty_bytes, uint
 
 	if (!dirty_bytes)
 		return 0;
-	return rate ? mul_div(dirty_bytes, NSEC_PER_SEC, rate) : UINT64_MAX;
+	return rate ? ratio_mul_div(dirty_bytes, NSEC_PER_SEC, rate) : UINT64_MAX;
 }

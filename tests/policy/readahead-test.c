@@ -154,7 +154,6 @@ END_TEST
 
 START_TEST(test_budget)
 {
-	uint64_t asked = 0;
 	unsigned n;
 
 	setup();
@@ -162,7 +161,6 @@ START_TEST(test_budget)
 	env.budget_bytes = 6 * MIB;
 	for (unsigned i = 0; i < 64; i++) {
 		n = access_at(GIB + i * MIB, MIB);
-		asked += sum(n);
 		env.in_flight_bytes += sum(n);
 		ck_assert_uint_le(env.in_flight_bytes, env.budget_bytes);
 	}
@@ -254,6 +252,86 @@ START_TEST(test_wasted)
 		after += sum(access_at(at, 128 * KIB));
 	ck_assert_uint_le(after, 2 * MIB);
 	ck_assert_uint_gt(before, 0);
+}
+END_TEST
+
+/*
+ * A reader that begins to jump is no longer run ahead of, however often it reads again what it has
+ * read before; once it reads on in order, it is.
+ */
+START_TEST(test_stops)
+{
+	uint64_t at = GIB, late = 0;
+	unsigned n = 0;
+
+	setup();
+	for (unsigned i = 0; i < 512; i++, at += 4096)
+		access_at(at, 4096);
+	for (unsigned i = 0; i < 64; i++) {
+		at += 256 * KIB;
+		n = access_at(at, 4096);
+		for (unsigned k = 0; k < 64; k++)
+			n += access_at(at - MIB, 4096);
+		late += i >= 32 ? n : 0;
+	}
+	ck_assert_uint_eq(late, 0);
+	for (unsigned i = 0; i < 4; i++, n = 0) {
+		at += 4096;
+		n = access_at(at, 4096);
+		if (n)
+			return;
+	}
+	ck_abort_msg("reading in order again, and nothing is asked for");
+}
+END_TEST
+
+/* Each element is asked for once, all of them, and nothing between. */
+START_TEST(test_stride)
+{
+	const uint64_t length = 64 * KIB, step = 512 * KIB;
+	bool back = _i;
+	uint8_t asked[400] = { 0 };
+
+	setup();
+	for (unsigned i = 0; i < 300; i++) {
+		unsigned n = access_at(back ? 2 * GIB - i * step : GIB + i * step, length);
+
+		for (unsigned k = 0; k < n; k++) {
+			uint64_t far = back ? 2 * GIB - out[k].offset : out[k].offset - GIB;
+
+			ck_assert_uint_eq(far % step, 0);
+			ck_assert_uint_eq(out[k].length, length);
+			ck_assert_uint_lt(far / step, ARRAY_SIZE(asked));
+			ck_assert_uint_gt(far / step, i);
+			asked[far / step]++;
+		}
+	}
+	for (unsigned i = 4; i < 300; i++)
+		ck_assert_uint_eq(asked[i], 1);
+}
+END_TEST
+
+/* Two readers share the budget, be one of them first. */
+START_TEST(test_fair_share)
+{
+	uint64_t front[2] = { 0 };
+
+	setup();
+	env.rate_bytes_per_s = 1250000000;
+	env.budget_bytes = 8 * MIB;
+	for (unsigned i = 0; i < 400; i++) {
+		for (unsigned k = 0; k < 2; k++) {
+			uint64_t at = (1 + k) * GIB + i * 128 * KIB;
+			unsigned n = access_at(at, 128 * KIB);
+
+			if (n)
+				front[k] = out[n - 1].offset + out[n - 1].length;
+			if (i < 200)
+				continue;
+			ck_assert_uint_le(front[k] - at, 4 * MIB + 128 * KIB);
+			ck_assert_uint_ge(front[k] - at, 2 * MIB);
+		}
+	}
 }
 END_TEST
 
@@ -406,6 +484,9 @@ int main(void)
 	tcase_add_test(tc, test_few_ranges);
 	tcase_add_test(tc, test_dropped);
 	tcase_add_test(tc, test_wasted);
+	tcase_add_test(tc, test_stops);
+	tcase_add_loop_test(tc, test_stride, 0, 2);
+	tcase_add_test(tc, test_fair_share);
 	tcase_add_test(tc, test_caution);
 	tcase_add_test(tc, test_many_streams);
 	tcase_add_loop_test(tc, test_random_waste, 0, (int)ARRAY_SIZE(randoms));
