@@ -7,11 +7,11 @@ libnearblk_a_SOURCES += \
 	cache/fetch.c \
 	cache/format.c cache/format.h \
 	cache/identity.c cache/identity.h \
-	cache/index.h cache/index_mem.c \
+	cache/index.h cache/index_mem.c cache/index_rocksdb.c \
 	cache/indexq.c \
 	cache/internal.h \
 	cache/janitor.c \
-	cache/lio.h \
+	cache/lio.h cache/lio_posix.c cache/lio_uring.c cache/lio_uring.h \
 	cache/map.c cache/map.h \
 	cache/plan.c cache/plan.h \
 	cache/read.c \
