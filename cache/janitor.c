@@ -676,11 +676,16 @@ int janitor_init(struct cache *c)
 	return 0;
 }
 
+void janitor_halt(struct cache *c)
+{
+	sched_disarm(c->sched, &c->janitor->retry);
+	sched_quiesce(c->sched, &c->janitor->retry.task);
+}
+
 void janitor_fini(struct cache *c)
 {
 	if (!c->janitor)
 		return;
-	sched_disarm(c->sched, &c->janitor->retry);
 	seg_table_fini(&c->janitor->table);
 	free(steal_ptr(c->janitor));
 }

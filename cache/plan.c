@@ -255,7 +255,7 @@ static int range_commands(struct plan *p, const struct plan_limits *l, uint8_t k
 
 	if (kind == FORMAT_DISCARD && l->discard_align) {
 		from = round_up(blk, l->discard_align);
-		to = end == l->volume_blocks ? end : round_down(end, l->discard_align);
+		to = round_down(end, l->discard_align);
 		if (from >= to)
 			from = to = end;
 	}
@@ -356,7 +356,6 @@ int plan_build(struct plan *p, struct cache *c, uint64_t first_seq, uint64_t las
 	struct plan_limits limits = {
 		.write_blocks = MAX(MIN(info->max_write_bytes, PIECE_BYTES) / BLK, 1u),
 		.zero_blocks = 1ull << 18,
-		.volume_blocks = c->nblocks,
 	};
 
 	if (info->max_discard_bytes >= BLK)
