@@ -421,7 +421,8 @@ static void batch_done(struct lio_op *lop, int result)
 		a->busy = false;
 		batch_failed(a, result, &todo);
 	} else {
-		/* Busy until all is applied: what the callbacks append must not start a batch inside. */
+		/* Busy until all is applied: what the callbacks append must not start a batch
+		 * inside. */
 		batch_applied(a, &todo);
 		a->busy = false;
 	}

@@ -41,10 +41,11 @@ static void scenario(const char *name, const struct model_config *base, unsigned
 		sum.restarts += r.restarts;
 		sum.link_cuts += r.link_cuts;
 	}
-	printf("%s: seeds 1..%u: %u reads, %u changes, %u flushes, %u kills, %u power cuts, %u restarts, "
+	printf("%s: seeds 1..%u: %u reads, %u changes, %u flushes, %u kills, %u power cuts, %u "
+	       "restarts, "
 	       "%u link cuts\n",
-	       name, runs, sum.reads, sum.writes, sum.flushes, sum.kills, sum.power_cuts, sum.restarts,
-	       sum.link_cuts);
+	       name, runs, sum.reads, sum.writes, sum.flushes, sum.kills, sum.power_cuts,
+	       sum.restarts, sum.link_cuts);
 }
 
 START_TEST(test_plain)

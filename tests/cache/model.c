@@ -51,8 +51,9 @@ struct model {
 	uint8_t *now;  /* what the volume must read as */
 	uint8_t *base; /* the same at the last completed flush */
 	struct change *change;
-	uint64_t nchanges, change_cap, flushed; /* changes counted from the start; flushed of them in base */
-	uint64_t first_change;			/* number of change[0] */
+	uint64_t nchanges, change_cap,
+		flushed;       /* changes counted from the start; flushed of them in base */
+	uint64_t first_change; /* number of change[0] */
 	struct op *op[MODEL_OPS];
 	unsigned generation;
 	struct model_result result;
@@ -63,7 +64,8 @@ struct model {
 static void pattern_fill(uint8_t *buf, uint64_t offset, uint64_t length, unsigned generation)
 {
 	for (uint64_t i = 0; i < length; i++) {
-		uint64_t x = (offset + i) * 0x9e3779b97f4a7c15ull + generation * 0xc2b2ae3d27d4eb4full;
+		uint64_t x =
+			(offset + i) * 0x9e3779b97f4a7c15ull + generation * 0xc2b2ae3d27d4eb4full;
 
 		buf[i] = (uint8_t)((x >> 56) | 1);
 	}
@@ -148,7 +150,8 @@ static void check_read(struct model *m, const struct op *op)
 	for (uint64_t i = 0; i < op->length; i++)
 		if (op->buf[i] != m->now[op->offset + i])
 			sim_die(m->sim,
-				"read at %" PRIu64 "+%" PRIu64 ": byte %" PRIu64 " is %02x, not %02x",
+				"read at %" PRIu64 "+%" PRIu64 ": byte %" PRIu64
+				" is %02x, not %02x",
 				op->offset, op->length, op->offset + i, op->buf[i],
 				m->now[op->offset + i]);
 }
@@ -163,7 +166,8 @@ static void op_done(struct blk_req *req, void *ctx, int result)
 		sim_die(m->sim, "done twice");
 	op->busy = false;
 	if (result < 0)
-		sim_die(m->sim, "op %d at %" PRIu64 ": %s", op->kind, op->offset, strerror(-result));
+		sim_die(m->sim, "op %d at %" PRIu64 ": %s", op->kind, op->offset,
+			strerror(-result));
 	switch (op->kind) {
 	case BLK_READ:
 		check_read(m, op);
@@ -179,6 +183,24 @@ static void op_done(struct blk_req *req, void *ctx, int result)
 		advance_base(m, op->covers);
 		break;
 	}
+}
+
+static bool all_done(void *ctx)
+{
+	struct model *m = ctx;
+
+	for (unsigned i = 0; i < MODEL_OPS; i++)
+		if (m->op[i] && m->op[i]->busy)
+			return false;
+	return true;
+}
+
+static void settle(struct model *m)
+{
+	if (simfar_is_down(m->far))
+		simfar_restore(m->far);
+	if (!sim_run_until(m->sim, all_done, m))
+		sim_die(m->sim, "requests do not end");
 }
 
 static bool overlaps_busy(const struct model *m, uint64_t offset, uint64_t length, bool change)
@@ -240,23 +262,36 @@ static void submit_op(struct model *m)
 	struct op *op = free_op(m);
 	unsigned kind = (unsigned)sim_below(m->sim, 20);
 	uint64_t cut;
+	bool fua;
 
 	if (!op)
 		return;
 	pick_range(m, &op->offset, &op->length);
-	op->kind = kind < 8 ? BLK_READ : kind < 16 ? BLK_WRITE : kind < 17 ? BLK_ZERO
-				   : kind < 18 && m->conf->discard ? BLK_DISCARD
-								    : BLK_FLUSH;
-	if (op->kind != BLK_FLUSH &&
-	    overlaps_busy(m, op->offset, op->length, op->kind != BLK_READ))
+	op->kind = kind < 8                        ? BLK_READ
+		   : kind < 16                     ? BLK_WRITE
+		   : kind < 17                     ? BLK_ZERO
+		   : kind < 18 && m->conf->discard ? BLK_DISCARD
+						   : BLK_FLUSH;
+	if (m->conf->crash_once_in && (op->kind == BLK_ZERO || op->kind == BLK_DISCARD)) {
+		/* Edges inside a block are writes of their own: three places in the order, not one.
+		 */
+		op->length += op->offset % 4096;
+		op->offset = round_down(op->offset, 4096);
+		op->length = MIN(round_up(op->length, 4096), m->conf->size_bytes - op->offset);
+	}
+	if (op->kind != BLK_FLUSH && overlaps_busy(m, op->offset, op->length, op->kind != BLK_READ))
 		return;
+	/* Its done() comes later than its place in the order of writes: alone, the two agree. */
+	fua = op->kind == BLK_WRITE && sim_once_in(m->sim, 16);
+	if (fua)
+		settle(m);
 	cut = sim_below(m->sim, op->length + 1);
 	op->iov[0] = (struct iovec){ op->buf, cut };
 	op->iov[1] = (struct iovec){ op->buf + cut, op->length - cut };
 	blk_req_init(&op->req, op->kind, op->offset, op->length, op->iov, 2);
 	if (op->kind == BLK_WRITE) {
 		pattern_fill(op->buf, op->offset, op->length, ++m->generation);
-		op->req.flags = sim_once_in(m->sim, 16) ? BLK_FUA : 0;
+		op->req.flags = fua ? BLK_FUA : 0;
 	} else if (op->kind == BLK_READ) {
 		memset(op->buf, 0xee, op->length);
 	} else {
@@ -269,22 +304,8 @@ static void submit_op(struct model *m)
 	m->result.writes += op->kind != BLK_READ && op->kind != BLK_FLUSH;
 	op->busy = true;
 	blk_submit(m->cache, &op->req, op_done, op);
-}
-
-static bool all_done(void *ctx)
-{
-	struct model *m = ctx;
-
-	for (unsigned i = 0; i < MODEL_OPS; i++)
-		if (m->op[i] && m->op[i]->busy)
-			return false;
-	return true;
-}
-
-static void settle(struct model *m)
-{
-	if (!sim_run_until(m->sim, all_done, m))
-		sim_die(m->sim, "requests do not end");
+	if (fua)
+		settle(m);
 }
 
 /* ---- crashes ---- */
@@ -358,7 +379,8 @@ static void check_prefix(struct model *m, const uint8_t *all, uint64_t least)
 	for (uint64_t i = 0; i < size; i++)
 		if (state[i] != all[i] && !in_doubt(m, i))
 			sim_die(m->sim,
-				"after the crash: no prefix of %" PRIu64 " changes fits (at least %" PRIu64
+				"after the crash: no prefix of %" PRIu64
+				" changes fits (at least %" PRIu64
 				"); the last leaves byte %" PRIu64 " at %02x, not %02x",
 				n, least, i, all[i], state[i]);
 	sim_die(m->sim, "after the crash: acknowledged changes are missing");
@@ -462,7 +484,8 @@ static void drain(struct model *m)
 	(void)image;
 	for (uint64_t i = 0; i < m->conf->size_bytes; i++)
 		if (far[i] != m->now[i])
-			sim_die(m->sim, "far byte %" PRIu64 " is %02x, not %02x", i, far[i], m->now[i]);
+			sim_die(m->sim, "far byte %" PRIu64 " is %02x, not %02x", i, far[i],
+				m->now[i]);
 }
 
 /* ---- the run ---- */

@@ -5,8 +5,9 @@
  * array. Up to MODEL_OPS requests are in flight; no two of them overlap in bytes,
  * but they may meet in one block, so every byte has one right value.
  *
- * After kill -9 every acknowledged change must be there. After a power cut the volume must equal the
- * state at the last completed flush plus a prefix of the changes acknowledged since, in their order.
+ * After kill -9 every acknowledged change must be there. After a power cut the volume must equal
+ * the state at the last completed flush plus a prefix of the changes acknowledged since, in their
+ * order.
  */
 #ifndef TESTS_CACHE_MODEL_H
 #define TESTS_CACHE_MODEL_H
@@ -16,12 +17,14 @@
 
 struct model_config {
 	uint64_t seed;
-	uint64_t size_bytes;	/* of the volume */
-	uint64_t limit_bytes;	/* of the cache */
-	unsigned steps;		/* random actions */
-	unsigned crash_once_in; /* one action in so many is a kill, a power cut or a restart; 0: none */
-	unsigned fault_once_in; /* one action in so many sets a passing fault of the far device; 0: none */
-	unsigned cut_once_in;	/* one in so many cuts the link, or restores it; 0: none */
+	uint64_t size_bytes;    /* of the volume */
+	uint64_t limit_bytes;   /* of the cache */
+	unsigned steps;         /* random actions */
+	unsigned crash_once_in; /* one action in so many is a kill, a power cut or a restart; 0:
+				   none */
+	unsigned fault_once_in; /* one action in so many sets a passing fault of the far device; 0:
+				   none */
+	unsigned cut_once_in;   /* one in so many cuts the link, or restores it; 0: none */
 	bool discard;
 	bool no_readahead;
 };

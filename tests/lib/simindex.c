@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * State: `durable` holds what a power cut cannot take; `recent` the applies since. The store in use (`live`) is
- * always durable + recent.
+ * State: `durable` holds what a power cut cannot take; `recent` the applies since. The store in use
+ * (`live`) is always durable + recent.
  */
 #include "tests/lib/simindex.h"
 

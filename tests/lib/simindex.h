@@ -17,7 +17,8 @@ struct simindex;
 struct simindex *simindex_create(void);
 void simindex_destroy(struct simindex *ix);
 
-/* The store to hand to a cache; lent until close or crash. fresh the first time and after a loss. */
+/* The store to hand to a cache; lent until close or crash. fresh the first time and after a loss.
+ */
 struct index_store *simindex_open(struct simindex *ix);
 void simindex_close(struct simindex *ix);
 
