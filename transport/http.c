@@ -22,6 +22,7 @@
 #include "core/crc32c.h"
 #include "core/log.h"
 #include "core/parse.h"
+#include "policy/backoff.h"
 #include "transport/http_conn.h"
 #include "transport/lanes.h"
 
@@ -110,13 +111,12 @@ static void take_a_pause(struct worker *w, uint64_t ns)
 	atomic_store(&w->pausing, false);
 }
 
-/* Spread the workers: between half and all of @ns. */
-static uint64_t jitter(const struct worker *w, uint64_t ns)
+/* Differs between workers and between pauses; that is all that is asked of it. */
+static uint64_t some_bits(const struct worker *w)
 {
 	uint64_t x = clock_monotonic_ns() ^ (uint64_t)(uintptr_t)w;
 
-	x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15u;
-	return ns / 2 + (x >> 32) % (ns / 2);
+	return ((x ^ (x >> 31)) * 0x9e3779b97f4a7c15u) >> 16;
 }
 
 static int read_failed(struct worker *w, const struct blk_req *req)
@@ -145,7 +145,7 @@ static int fetch(struct worker *w, struct blk_req *req)
 		.aborted = worker_aborted,
 		.ctx = w,
 	};
-	uint64_t pause = PAUSE_MIN_NS;
+	struct backoff backoff = { .min_ns = PAUSE_MIN_NS, .max_ns = PAUSE_MAX_NS };
 	unsigned fruitless = 0;
 
 	for (;;) {
@@ -181,16 +181,15 @@ static int fetch(struct worker *w, struct blk_req *req)
 		}
 		/* Bytes came: go on from there at once, as after a keep-alive that timed out. */
 		if (get.got > before) {
-			pause = PAUSE_MIN_NS;
+			backoff_reset(&backoff);
 			fruitless = 0;
 			continue;
 		}
 		set_online(h, false, http_conn_why(w->conn));
 		if (req->flags & BLK_ADVISORY)
 			return -ECANCELED;
-		take_a_pause(w, MAX(jitter(w, pause),
+		take_a_pause(w, MAX(backoff_next_ns(&backoff, some_bits(w)),
 				    MIN(http_conn_retry_after_ns(w->conn), RETRY_AFTER_MAX_NS)));
-		pause = MIN(pause * 2, PAUSE_MAX_NS);
 	}
 }
 
