@@ -7,7 +7,8 @@
  * go) offline  --a try succeeds-->                     online; every pause ends any      --a
  * version other than the pinned one-->  changed, for good
  *
- * Invariants: worker.req is in no list; a request that was cancelled is ended by its worker.
+ * Invariants (http_check()): a request in a worker's hands is in no list and in no other's; with
+ * stopping the queue is empty and stays so. A request cancelled in a worker's hands is ended by it.
  */
 #include "transport/http.h"
 
@@ -62,6 +63,23 @@ struct http {
 	unsigned threads;      /* running; changed by start and stop only */
 	struct worker *worker; /* sessions of them; conn NULL until started */
 };
+
+/* The lock is held. */
+static void http_check(const struct http *h)
+{
+	lanes_check(&h->lanes);
+#ifdef ENABLE_INVARIANTS
+	for (unsigned i = 0; i < h->sessions; i++) {
+		const struct blk_req *req = h->worker[i].req;
+
+		assert(!req || list_empty(&req->link));
+		for (unsigned j = 0; j < i; j++)
+			assert(!req || req != h->worker[j].req);
+	}
+	for (unsigned i = 0; i < BLK_LANE_COUNT; i++)
+		assert(!atomic_load(&h->stopping) || list_empty(&h->lanes.queue[i]));
+#endif
+}
 
 static bool worker_aborted(void *ctx)
 {
@@ -212,6 +230,7 @@ static void *worker_run(void *arg)
 		lane = req->lane;
 		w->req = req;
 		atomic_store(&w->cancel, false);
+		http_check(h);
 		pthread_mutex_unlock(&h->lock);
 		r = fetch(w, req);
 		pthread_mutex_lock(&h->lock);
@@ -338,6 +357,7 @@ static void http_submit(struct blk_dev *dev, struct blk_req *req)
 		lanes_push(&h->lanes, req);
 		pthread_cond_signal(&h->work);
 	}
+	http_check(h);
 	pthread_mutex_unlock(&h->lock);
 	if (!queued)
 		blk_complete(req, r); /* a FLUSH has nothing to do here */
@@ -370,6 +390,7 @@ static void http_stop(struct blk_dev *dev)
 	pthread_mutex_lock(&h->lock);
 	atomic_store(&h->stopping, true);
 	lanes_drain(&h->lanes, &rest);
+	http_check(h);
 	pthread_cond_broadcast(&h->work);
 	pthread_mutex_unlock(&h->lock);
 	end_pauses(h);
