@@ -2,7 +2,9 @@
 #include "transport/leaf.h"
 
 #include <errno.h>
+#include <string.h>
 
+#include "transport/credentials.h"
 #include "transport/file.h"
 #include "transport/http.h"
 #include "transport/mem.h"
@@ -19,6 +21,17 @@ static int create_mem(const struct leaf_config *conf, struct blk_dev **ret, stru
 	return 0;
 }
 
+static int create_http(const struct leaf_config *conf, struct blk_dev **ret, struct err *err)
+{
+	struct leaf_config joined = *conf;
+	int r = credentials_join(&joined.credentials, conf->url.user, err);
+
+	if (r == 0)
+		r = http_create(&joined, ret, err);
+	explicit_bzero(&joined.credentials, sizeof(joined.credentials));
+	return r;
+}
+
 int leaf_create(const struct leaf_config *conf, struct blk_dev **ret, struct err *err)
 {
 	switch (conf->url.scheme) {
@@ -26,7 +39,7 @@ int leaf_create(const struct leaf_config *conf, struct blk_dev **ret, struct err
 		return file_create(conf, ret, err);
 	case URL_HTTP:
 	case URL_HTTPS:
-		return http_create(conf, ret, err);
+		return create_http(conf, ret, err);
 	case URL_MEM:
 		return create_mem(conf, ret, err);
 	default:

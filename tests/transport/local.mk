@@ -17,6 +17,12 @@ tests_transport_http_test_SOURCES = tests/transport/http-test.c \
 tests_transport_http_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_transport_http_test_LDADD = $(TEST_LIBS)
 
+check_PROGRAMS += tests/transport/leaf-test
+TESTS += tests/transport/leaf-test
+tests_transport_leaf_test_SOURCES = tests/transport/leaf-test.c
+tests_transport_leaf_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_transport_leaf_test_LDADD = $(TEST_LIBS)
+
 check_PROGRAMS += tests/transport/url-test
 TESTS += tests/transport/url-test
 tests_transport_url_test_SOURCES = tests/transport/url-test.c
