@@ -7,3 +7,10 @@ tests_lib_libsim_a_SOURCES = \
 	tests/lib/simimage.c tests/lib/simimage.h \
 	tests/lib/simindex.c tests/lib/simindex.h
 SIM_LIBS = tests/lib/libsim.a
+
+# A power cut of a real directory: recorder mounts a pass-through file system, replay cuts.
+check_PROGRAMS += tests/lib/recorder tests/lib/replay
+tests_lib_recorder_SOURCES = tests/lib/recorder.c tests/lib/record.h
+tests_lib_recorder_LDADD = $(FUSE_LIBS)
+tests_lib_replay_SOURCES = tests/lib/replay.c tests/lib/record.h
+tests_lib_replay_LDADD = $(SIM_LIBS) $(NB_LIBS)
