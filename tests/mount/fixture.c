@@ -130,6 +130,12 @@ int fixture_wait_unmounted(struct fixture *f)
 	return f->reason;
 }
 
+int fixture_unmounted(struct fixture *f)
+{
+	guard(&f->lock);
+	return f->unmounted;
+}
+
 void fill(void *buf, size_t length, uint64_t seed)
 {
 	uint8_t *b = buf;

@@ -42,6 +42,8 @@ void fixture_down(struct fixture *f);
 void fixture_drop(struct fixture *f);
 /* Wait for on_unmounted() and return its reason. */
 int fixture_wait_unmounted(struct fixture *f);
+/* How often it has run. */
+int fixture_unmounted(struct fixture *f);
 
 /* Fill with bytes that depend on @seed and on the position; never zero, never 0xff. */
 void fill(void *buf, size_t length, uint64_t seed);

@@ -340,11 +340,13 @@ START_TEST(depth_beyond_threads)
 {
 	struct reader r[64];
 	struct mount_config conf = fixture_prepare(&f, SIZE_BYTES, flavour[_i]);
+	cleanup_free uint8_t *other = aligned_alloc(4096, 65536);
 	int fd;
 
 	conf.threads = 2;
-	fixture_mount(&f, &conf);
 	fill(testdev_bytes(f.dev), SIZE_BYTES, 21);
+	fill(other, 65536, 22);
+	fixture_mount(&f, &conf);
 	fd = open_file(O_RDWR | O_DIRECT);
 	testdev_hold(f.dev, BLK_READ);
 	for (unsigned i = 0; i < ARRAY_SIZE(r); i++) {
@@ -354,7 +356,7 @@ START_TEST(depth_beyond_threads)
 	}
 	testdev_wait_held(f.dev, ARRAY_SIZE(r));
 	/* And the rest of the file system is awake. */
-	ck_assert_int_eq(pwrite(fd, r[0].buf, 65536, 8 * MIB), 65536);
+	ck_assert_int_eq(pwrite(fd, other, 65536, 8 * MIB), 65536);
 	ck_ok(fsync(fd));
 	testdev_release(f.dev);
 	for (unsigned i = 0; i < ARRAY_SIZE(r); i++) {
@@ -502,12 +504,14 @@ END_TEST
 START_TEST(growth)
 {
 	uint64_t size = SIZE_BYTES - 1000;
+	struct mount_config conf;
 	uint8_t buf[4096];
 	struct stat st;
 	int fd;
 
-	fixture_up(&f, size, 0);
+	conf = fixture_prepare(&f, size, 0);
 	fill(testdev_bytes(f.dev), size * 2, 31);
+	fixture_mount(&f, &conf);
 	fd = open_file(O_RDWR);
 	ck_assert_int_eq(pread(fd, buf, sizeof(buf), (off_t)size - 100), 100);
 	testdev_grow(f.dev);

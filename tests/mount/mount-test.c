@@ -262,8 +262,8 @@ START_TEST(plain_umount)
 	mount_detach(f.mount);
 	ck_assert(path_is_mounted(f.dir));
 	ck_ok(umount(f.dir));
+	ck_assert_int_eq(fixture_unmounted(&f), 1);
 	fixture_drop(&f);
-	ck_assert_int_eq(f.unmounted, 1);
 }
 END_TEST
 
@@ -282,7 +282,7 @@ START_TEST(detach_serves_open_handles)
 	ck_assert_mem_eq(testdev_bytes(f.dev) + 4096 * 3, "still on", 8);
 	ck_assert_int_eq(pread(fd, buf, 8, 4096 * 3), 8);
 	ck_assert_uint_eq(mount_open_handles(f.mount), 1);
-	ck_assert_int_eq(f.unmounted, 0);
+	ck_assert_int_eq(fixture_unmounted(&f), 0);
 	close(fd);
 	ck_assert_int_eq(fixture_wait_unmounted(&f), 0);
 	fixture_drop(&f);
@@ -333,7 +333,7 @@ START_TEST(stop_while_in_use)
 	ck_assert_int_eq(pread(fd, &byte, 1, 0), -1);
 	ck_assert_int_eq(errno, ENOTCONN);
 	close(fd);
-	ck_assert_int_eq(f.unmounted, 0);
+	ck_assert_int_eq(fixture_unmounted(&f), 0);
 	fixture_drop(&f);
 }
 END_TEST

@@ -60,7 +60,6 @@ static void mark(struct testdev *t, uint64_t offset, uint64_t length, bool zero)
 {
 	uint64_t end = offset + length;
 
-	guard(&t->lock);
 	for (uint64_t u = offset / ZERO_UNIT; u * ZERO_UNIT < end; u++) {
 		bool whole = u * ZERO_UNIT >= offset && (u + 1) * ZERO_UNIT <= end;
 
@@ -82,6 +81,8 @@ static int execute(struct testdev *t, struct blk_req *req)
 		return -EINVAL;
 	if (req->op == BLK_DISCARD && (req->offset % TESTDEV_ALIGN || req->length % TESTDEV_ALIGN))
 		return -EINVAL;
+	/* Under the lock, so that testdev_bytes() shows what was answered before it was called. */
+	guard(&t->lock);
 	switch (req->op) {
 	case BLK_READ:
 		iov_copy_to(req->iov, req->iovcnt, 0, t->bytes + req->offset, req->length);
@@ -271,6 +272,7 @@ struct testdev_counts *testdev_counts(struct blk_dev *dev)
 
 uint8_t *testdev_bytes(struct blk_dev *dev)
 {
+	guard(&of(dev)->lock);
 	return of(dev)->bytes;
 }
 
