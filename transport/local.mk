@@ -1,3 +1,15 @@
 libnearblk_a_SOURCES += \
+	transport/iscsi_conn.c transport/iscsi_conn.h \
+	transport/iscsi_discover.c transport/iscsi_discover.h \
+	transport/iscsi_fence.c \
+	transport/iscsi_impl.h \
+	transport/iscsi_io.c \
+	transport/iscsi_pool.c transport/iscsi_pool.h \
+	transport/iscsi_probe.c transport/iscsi_probe.h \
+	transport/iscsi_resolve.c transport/iscsi_resolve.h \
+	transport/iscsi_scsi.c transport/iscsi_scsi.h \
+	transport/iscsi_serve.c \
+	transport/iscsi_session.c \
+	transport/iscsi_window.c transport/iscsi_window.h \
 	transport/leaf.h \
 	transport/url.h
