@@ -1,1 +1,6 @@
-# Tests of transport/
+check_PROGRAMS += tests/transport/iscsi_tgtd-test
+TESTS += tests/transport/iscsi_tgtd-test
+tests_transport_iscsi_tgtd_test_SOURCES = tests/transport/iscsi_tgtd-test.c \
+	tests/transport/tgt.c tests/transport/tgt.h
+tests_transport_iscsi_tgtd_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_transport_iscsi_tgtd_test_LDADD = $(TEST_LIBS)
