@@ -14,8 +14,11 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 
-/* One address gets this long before the next is tried, if there is a next. */
-#define ADDRESS_NS (5 * NSEC_PER_SEC)
+/*
+ * One address gets this long to accept a connection: the SYN goes out after 0, 1 and 3 s, and a new
+ * attempt finds a link that came back sooner than the next repetition would.
+ */
+#define CONNECT_NS (4 * NSEC_PER_SEC)
 /* Data the kernel may hold unsent: less of it in the way of what is more urgent. */
 #define NOTSENT_LOWAT (128 << 10)
 /* The kernel gives up on a peer that acknowledges nothing. */
@@ -362,10 +365,8 @@ int iscsi_conn_open(struct iscsi_conn *conn, const struct iscsi_login *login, st
 		return err_set(err, r, "cannot resolve '%s': %s", login->portal->host,
 			       strerror(-r));
 	for (unsigned i = 0; i < found.count; i++) {
-		uint64_t deadline = login->deadline_ns;
+		uint64_t deadline = MIN(login->deadline_ns, clock_monotonic_ns() + CONNECT_NS);
 
-		if (i + 1 < found.count)
-			deadline = MIN(deadline, clock_monotonic_ns() + ADDRESS_NS);
 		r = open_address(conn, login, found.text[i], deadline, err);
 		/* A target that moved says so by number or by name; it may do that once. */
 		if (r == 1) {
