@@ -6,6 +6,7 @@ libnearblk_a_SOURCES += \
 	core/err.c core/err.h \
 	core/list.h \
 	core/log.c core/log.h \
+	core/option.c core/option.h \
 	core/parse.c core/parse.h \
 	core/range.h \
 	core/sched.h core/sched_threads.c
