@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/hash.h"
 
 /* The directory this process would use; false: none is known. */
 static bool runtime_dir(char ret[PATH_MAX])
@@ -56,16 +57,6 @@ static int make_private(const char *dir, struct err *err)
 	return 0;
 }
 
-/* FNV-1a, 64 bits: names a file, protects nothing. */
-static uint64_t hash(const char *text)
-{
-	uint64_t h = 0xcbf29ce484222325ull;
-
-	for (; *text; text++)
-		h = (h ^ (unsigned char)*text) * 0x100000001b3ull;
-	return h;
-}
-
 int control_socket_path(const char *cache_dir, char ret[CONTROL_PATH_MAX], struct err *err)
 {
 	char dir[PATH_MAX];
@@ -80,7 +71,7 @@ int control_socket_path(const char *cache_dir, char ret[CONTROL_PATH_MAX], struc
 	r = make_private(dir, err);
 	if (r < 0)
 		return r;
-	n = snprintf(ret, CONTROL_PATH_MAX, "%s/%016" PRIx64 ".sock", dir, hash(cache_dir));
+	n = snprintf(ret, CONTROL_PATH_MAX, "%s/%016" PRIx64 ".sock", dir, hash_text(cache_dir));
 	if (n < 0 || (size_t)n >= CONTROL_PATH_MAX)
 		return err_set(err, -ENAMETOOLONG,
 			       "%s is too long to hold a socket; set NEARBLK_RUNTIME_DIR to a "

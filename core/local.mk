@@ -4,6 +4,7 @@ libnearblk_a_SOURCES += \
 	core/clock.h \
 	core/crc32c.c core/crc32c.h \
 	core/err.c core/err.h \
+	core/hash.h \
 	core/list.h \
 	core/log.c core/log.h \
 	core/option.c core/option.h \
