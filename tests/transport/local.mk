@@ -1,1 +1,11 @@
-# Tests of transport/
+check_PROGRAMS += tests/transport/credentials-test
+TESTS += tests/transport/credentials-test
+tests_transport_credentials_test_SOURCES = tests/transport/credentials-test.c
+tests_transport_credentials_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_transport_credentials_test_LDADD = $(TEST_LIBS)
+
+check_PROGRAMS += tests/transport/url-test
+TESTS += tests/transport/url-test
+tests_transport_url_test_SOURCES = tests/transport/url-test.c
+tests_transport_url_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_transport_url_test_LDADD = $(TEST_LIBS)
