@@ -90,7 +90,7 @@ static inline int lio_try_read(struct lio *lio, struct lio_file *file, const str
 /*
  * Words that survive kill -9 of the process (a shared mapping of a file) but mean nothing after
  * another boot: lio->same_boot is true where the words, as found at open, were
- * stored during this boot of this host. At a first open they are 0 and same_boot is false.
+ * stored during this boot of this host. Where it is false (a first open too) they are 0.
  * Callers store and load with C11 atomics; there is no durability.
  */
 static inline _Atomic uint64_t *lio_word(struct lio *lio, unsigned index)
