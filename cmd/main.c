@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -145,10 +146,23 @@ static int finish(int status)
 	return status;
 }
 
+/* Whoever closed 0, 1 or 2 must not get messages into a file that happened to take the number. */
+static void open_standard_files(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : NULL;
 
+	open_standard_files();
 	/* A reader that went away shows as EPIPE where it is written to. */
 	signal(SIGPIPE, SIG_IGN);
 	if (!name) {

@@ -111,6 +111,21 @@ static const struct option_def defs[OPT_COUNT] = {
 		.help = "any option above without its dashes, and those of mount(8)",
 		.commands = CMD_MOUNT,
 	},
+	[OPT_DEBUG_DELAY] = {
+		.name = "debug-delay", .type = OPTION_DURATION, .arg = "TIME", .max = 60 * NSEC_PER_SEC,
+		.help = "for tests: pass on every answer of the far side this much later",
+		.commands = CMD_MOUNT, .hidden = true,
+	},
+	[OPT_DEBUG_FAULT] = {
+		.name = "debug-fault", .type = OPTION_LIST, .arg = "OP[:NTH][:always][:after]",
+		.help = "for tests: let a request to the far side fail",
+		.commands = CMD_MOUNT, .hidden = true,
+	},
+	[OPT_DEBUG_COUNT] = {
+		.name = "debug-count", .type = OPTION_FLAG,
+		.help = "for tests: log at the end how many requests went to the far side",
+		.commands = CMD_MOUNT, .hidden = true,
+	},
 	[OPT_NO_FLUSH] = {
 		.name = "no-flush", .type = OPTION_FLAG,
 		.help = "leave what is dirty in the cache for the next mount",
