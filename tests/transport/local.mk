@@ -4,6 +4,12 @@ tests_transport_credentials_test_SOURCES = tests/transport/credentials-test.c
 tests_transport_credentials_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_transport_credentials_test_LDADD = $(TEST_LIBS)
 
+check_PROGRAMS += tests/transport/file-test
+TESTS += tests/transport/file-test
+tests_transport_file_test_SOURCES = tests/transport/file-test.c
+tests_transport_file_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_transport_file_test_LDADD = $(TEST_LIBS)
+
 check_PROGRAMS += tests/transport/url-test
 TESTS += tests/transport/url-test
 tests_transport_url_test_SOURCES = tests/transport/url-test.c
