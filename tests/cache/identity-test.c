@@ -243,7 +243,13 @@ START_TEST(test_fail_each_and_cut)
 				if (!first)
 					ck_assert_int_eq(identity_store(fx.lio, &fx.id), 0);
 				old = fx.id;
+				/* Changes in several sectors: half a block is worth nothing. */
 				fx.id.clean = false;
+				fx.id.sample[9].offset = 4096;
+				strcpy(fx.id.owner_host, "laptop");
+				/* Only one copy is good: it must not be the first to go. */
+				if (!first && seed % 8 >= 4)
+					simdisk_corrupt(fx.disk, name[seed / 8], 100, 1);
 				simdisk_fail(fx.disk, SIMDISK_ALL, n, -EIO, seed % 2);
 				r = identity_store(fx.lio, &fx.id);
 				failed = simdisk_fault_hits(fx.disk) > 0;

@@ -1,5 +1,5 @@
 # Tests of cache/
-CACHE_TESTS = tests/cache/identity-test tests/cache/index-test tests/cache/sim-test
+CACHE_TESTS = tests/cache/identity-test tests/cache/index-test tests/cache/lio-test tests/cache/sim-test
 check_PROGRAMS += $(CACHE_TESTS)
 TESTS += $(CACHE_TESTS)
 
@@ -10,6 +10,10 @@ tests_cache_identity_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_index_test_SOURCES = tests/cache/index-test.c
 tests_cache_index_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_index_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_lio_test_SOURCES = tests/cache/lio-test.c
+tests_cache_lio_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_lio_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 
 tests_cache_sim_test_SOURCES = tests/cache/sim-test.c
 tests_cache_sim_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
