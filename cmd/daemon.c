@@ -182,7 +182,7 @@ static int mount_volume(struct daemon *d, struct err *err)
 	struct mount_config mc = {
 		.dev = d->stack.cache,
 		.mountpoint = d->conf->mountpoint,
-		.fsname = d->stack.identity.url,
+		.fsname = d->conf->stack.leaf.url.text,
 		.uid = d->conf->uid,
 		.gid = d->conf->gid,
 		.mode = d->conf->mode,
@@ -520,7 +520,7 @@ int daemon_run(const struct daemon_config *conf)
 	if (up) {
 		if (!conf->foreground)
 			leave_terminal();
-		log_info("%s is mounted on %s, cache in %s", d->stack.identity.url,
+		log_info("%s is mounted on %s, cache in %s", d->conf->stack.leaf.url.text,
 			 conf->mountpoint, conf->stack.cache_dir);
 		notify_systemd("READY=1");
 		if (!tell_parent(d, &ready_fd, NULL)) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Everything that can be refused without the far side is refused here, in the caller's process, with
- * the caller's directory and terminal. Then the daemon is forked off, before there is any
+ * Everything that can be refused without the far side is refused here, in the caller's process,
+ * with the caller's directory and terminal. Then the daemon is forked off, before there is any
  * thread, and the caller waits for its one message.
  */
 #include <errno.h>

@@ -82,7 +82,7 @@ static json_t *status(void *ctx)
 	blk_stats(d->stack.cache, &far);
 	n = blk_sessions(d->stack.cache, session, REPORT_SESSIONS);
 	report_init(&r);
-	r.url = d->stack.identity.url;
+	r.url = d->conf->stack.leaf.url.text;
 	r.mountpoint = phase_now(d) == PHASE_MOUNTED ? d->conf->mountpoint : NULL;
 	r.cache_dir = d->conf->stack.cache_dir;
 	r.pid = (uint64_t)getpid();

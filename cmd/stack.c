@@ -79,7 +79,8 @@ static int prepare_dir(const char *dir, struct err *err)
 	return r;
 }
 
-/* Take the directory's lock. `nearblk status` holds it for a moment when it looks: not a reason to fail. */
+/* Take the directory's lock. `nearblk status` holds it for a moment when it looks: not a reason to
+ * fail. */
 static int open_dir(const char *dir, struct lio **ret, struct err *err)
 {
 	int r;
@@ -91,6 +92,13 @@ static int open_dir(const char *dir, struct lio **ret, struct err *err)
 		usleep(30000);
 	}
 	return r;
+}
+
+/* For people who look at the directory later; a very long URL is cut. */
+static void note_url(struct cache_identity *id, const struct url *url)
+{
+	memset(id->url, 0, sizeof(id->url));
+	memcpy(id->url, url->text, MIN(strlen(url->text), sizeof(id->url) - 1));
 }
 
 /* The record of the directory, made where there is none yet: before anything else uses it. */
@@ -118,7 +126,7 @@ static int load_identity(const struct stack_config *conf, struct stack *s, bool 
 	r = identity_init(&s->identity, limit);
 	if (r < 0)
 		return err_set(err, r, "cannot make an identity for the cache: %s", strerror(-r));
-	snprintf(s->identity.url, sizeof(s->identity.url), "%s", conf->leaf.url.text);
+	note_url(&s->identity, &conf->leaf.url);
 	s->identity.limit_bytes = limit;
 	s->identity.clean = true;
 	gethostname(s->identity.owner_host, sizeof(s->identity.owner_host) - 1);
@@ -257,7 +265,7 @@ static int bind_volume(const struct stack_config *conf, struct stack *s, struct 
 	memcpy(id->volume, info.identity, sizeof(id->volume));
 	id->size_bytes = info.size_bytes;
 	id->sector_bytes = info.sector_bytes;
-	snprintf(id->url, sizeof(id->url), "%s", conf->leaf.url.text);
+	note_url(id, &conf->leaf.url);
 	memset(id->owner_host, 0, sizeof(id->owner_host));
 	gethostname(id->owner_host, sizeof(id->owner_host) - 1);
 	r = identity_store(s->lio, id);

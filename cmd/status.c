@@ -168,14 +168,17 @@ static int print_table(const json_t *list)
 			width[c] = MAX(width[c], (int)strlen(row[i].cell[c]));
 	for (size_t i = 0; i < rows; i++)
 		for (int c = 0; c < COLUMNS; c++)
-			printf("%*s%s", c == COLUMNS - 1 ? 0 : right[c] ? width[c] : -width[c],
+			printf("%*s%s",
+			       c == COLUMNS - 1 ? 0
+			       : right[c]       ? width[c]
+						: -width[c],
 			       row[i].cell[c], c == COLUMNS - 1 ? "\n" : "  ");
 	return EXIT_DONE;
 }
 
 static int print_json(const json_t *value)
 {
-	cleanup_free char *text = json_dumps(value, JSON_INDENT(2));
+	cleanup_free char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
 
 	if (!text)
 		return cmd_fail("out of memory");

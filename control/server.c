@@ -51,7 +51,7 @@ struct request {
 static enum MHD_Result answer(struct MHD_Connection *c, unsigned status, json_t *body)
 {
 	cleanup_free char *text =
-		body ? json_dumps(body, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+		body ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
 	static char no_memory[] = "{\"error\": \"out of memory\"}";
 	struct MHD_Response *response;
 	enum MHD_Result r;
