@@ -1,5 +1,5 @@
 libnearblk_a_SOURCES += \
-	cache/cache.h \
+	cache/cache.h cache/cache_check.h \
 	cache/extent_map.c cache/extent_map.h \
 	cache/identity.c cache/identity.h \
 	cache/index.h cache/index_mem.c \

@@ -159,8 +159,6 @@ static int open_log(const struct daemon_config *conf, struct err *err)
 		return 0;
 	if (access("/dev/log", W_OK) == 0 && log_open("syslog", conf->log_level, err) == 0)
 		return 0;
-	if (place_make_dirs(conf->stack.cache_dir, err) < 0)
-		return -ENOENT;
 	snprintf(file, sizeof(file), "%s/log", conf->stack.cache_dir);
 	return log_open(file, conf->log_level, err);
 }

@@ -140,7 +140,8 @@ static int configure(struct option_set *set, struct daemon_config *conf, struct 
 	if (snprintf(conf->mountpoint, sizeof(conf->mountpoint), "%s", mountpoint) >=
 	    (int)sizeof(conf->mountpoint))
 		return err_set(err, -ENAMETOOLONG, "%s: the path is too long", set->operand[1]);
-	return 0;
+	r = stack_prepare_dir(stack->cache_dir, err);
+	return r == -EINVAL ? -EIO : r;
 }
 
 /* The daemon said nothing before it ended. */

@@ -35,11 +35,7 @@ static uint64_t with_overhead(uint64_t volume_bytes)
 	return round_up(volume_bytes + volume_bytes / 32 + (64ull << 20), 1ull << 20);
 }
 
-/*
- * Make the directory, private to this user. One that holds somebody's other files is refused: a
- * typing error must not turn a home directory into a cache.
- */
-static int prepare_dir(const char *dir, struct err *err)
+int stack_prepare_dir(const char *dir, struct err *err)
 {
 	bool known = false, foreign = false;
 	struct dirent *e;
@@ -60,7 +56,7 @@ static int prepare_dir(const char *dir, struct err *err)
 	while ((e = readdir(d))) {
 		if (strncmp(e->d_name, "identity.", 9) == 0 || strcmp(e->d_name, "lock") == 0) {
 			known = true;
-		} else if (e->d_name[0] != '.' && !foreign) {
+		} else if (e->d_name[0] != '.' && strcmp(e->d_name, "log") != 0 && !foreign) {
 			foreign = true;
 			snprintf(name, sizeof(name), "%s", e->d_name);
 		}
@@ -297,9 +293,7 @@ int stack_open(const struct stack_config *conf, struct stack *s, struct err *err
 	*s = (struct stack){ .sched = sched_threads_create(SCHED_THREADS, "cache") };
 	if (!s->sched)
 		return err_set(err, -ENOMEM, "cannot start threads");
-	r = prepare_dir(conf->cache_dir, err);
-	if (r == 0)
-		r = open_dir(conf->cache_dir, &s->lio, err);
+	r = open_dir(conf->cache_dir, &s->lio, err);
 	if (r == 0)
 		r = load_identity(conf, s, &fresh, err);
 	if (r == 0)

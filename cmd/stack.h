@@ -51,10 +51,17 @@ struct stack {
 int stack_parse_fault(const char *text, struct filter_fault_rule *ret, struct err *err);
 
 /*
- * Build and start all of it: directory and lock, identity, leaf, cache. 0 with the volume ready in
- * s->cache; or -errno with @err, then stack_close() is still due. The directory is bound to the
- * volume at the first start; another volume, or one that shrank, is refused with -EEXIST, a
- * directory in use by another daemon with -EBUSY.
+ * Make the cache directory @dir, private to this user; no other file in it is touched. 0;
+ * -ENOTEMPTY: it holds somebody's other files: a typing error must not turn a home directory into a
+ * cache; or another -errno, with @err.
+ */
+int stack_prepare_dir(const char *dir, struct err *err);
+
+/*
+ * Build and start all of it: lock of the prepared directory, identity, leaf, cache. 0 with the
+ * volume ready in s->cache; or -errno with @err, then stack_close() is still due. The directory is
+ * bound to the volume at the first start; another volume, or one that shrank, is refused with
+ * -EEXIST, a directory in use by another daemon with -EBUSY.
  */
 int stack_open(const struct stack_config *conf, struct stack *s, struct err *err);
 
