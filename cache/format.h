@@ -31,7 +31,7 @@ enum format_kind {
 	FORMAT_DISCARD = 3,   /* the same, and the far side may free it */
 	FORMAT_BARRIER = 4,   /* end of an epoch; blk = wall clock ns, nblocks = enum format_cut */
 	FORMAT_WATERMARK = 5, /* blk = destaged_seq: all up to there is durable at the target */
-	FORMAT_CUT = 6,	      /* blk = last_seq: records between it and this one are void */
+	FORMAT_CUT = 6,       /* blk = last_seq: records between it and this one are void */
 	FORMAT_FILL = 7,      /* clean store: payload as the target had it; seq = base */
 };
 
@@ -39,7 +39,8 @@ enum format_cut { FORMAT_CUT_FLUSH = 1, FORMAT_CUT_OTHER = 2 };
 
 struct format_record {
 	uint64_t blk; /* first volume block, or as said at the kind */
-	uint64_t seq; /* guest log: own sequence number; clean store: newest guest record it is based on */
+	uint64_t seq; /* guest log: own sequence number; clean store: newest guest record it is
+			 based on */
 	uint32_t nblocks;
 	uint32_t slot; /* of the first payload block in the segment; 0 without payload */
 	uint8_t kind;
@@ -72,7 +73,8 @@ struct format_batch {
 	uint32_t payload_slots;
 	uint64_t destaged_seq; /* log: watermark when written */
 	uint64_t durable_seq;  /* log: all up to here was durable locally when written */
-	uint64_t far_as_of_ns; /* wall clock of the last barrier that is durable far away; 0 unknown */
+	uint64_t far_as_of_ns; /* wall clock of the last barrier that is durable far away; 0 unknown
+				*/
 	uint32_t nrecords;
 	uint32_t nprev;
 	struct format_record record[FORMAT_BATCH_RECORDS];
@@ -94,10 +96,15 @@ struct format_trailer {
 	uint32_t table_crc;
 };
 
+/* Write the whole slot, checksum included; cannot fail. */
 void format_segment_encode(const struct format_segment *s, uint8_t slot[FORMAT_SLOT_BYTES]);
 /* 0; -EBADMSG: not a segment header of ours or damaged; -EPROTONOSUPPORT: unknown feature bits. */
 int format_segment_decode(const uint8_t slot[FORMAT_SLOT_BYTES], struct format_segment *ret);
 
+/*
+ * Write the whole slot, checksum included. The counts of @b must fit one slot
+ * (FORMAT_BATCH_RECORDS, FORMAT_BATCH_CRCS): asserted.
+ */
 void format_batch_encode(const struct format_batch *b, uint8_t slot[FORMAT_SLOT_BYTES]);
 /*
  * 0, or -EBADMSG. @crc_buf has room for FORMAT_SLOT_BYTES / 4 checksums. What is inside

@@ -48,10 +48,10 @@ static inline uint32_t map_entry_crc(uint64_t entry)
 struct map {
 	uint64_t nblocks;
 	uint64_t ngroups;
-	uintptr_t *dir;		/* a leaf's address, or DIR_NONE, DIR_ZERO */
-	uint64_t data_blocks;	/* entries in state DATA */
-	uint64_t bad_blocks;	/* entries in state BAD */
-	uint64_t leaves;	/* allocated */
+	uintptr_t *dir;       /* a leaf's address, or DIR_NONE, DIR_ZERO */
+	uint64_t data_blocks; /* entries in state DATA */
+	uint64_t bad_blocks;  /* entries in state BAD */
+	uint64_t leaves;      /* allocated */
 };
 
 /* A map of @nblocks blocks, all absent. 0 or -ENOMEM. */
@@ -63,19 +63,21 @@ void map_fini(struct map *m);
 uint64_t map_get(const struct map *m, uint64_t blk);
 
 /*
- * Make sure that map_set() and map_fill() on [blk, blk + n) cannot fail: allocates leaves. 0 or -ENOMEM. A
- * reservation lasts until the leaf is dropped by a map_fill() over all of it.
+ * Make sure that map_set() and map_fill() on [blk, blk + n) cannot fail: allocates leaves. 0 or
+ * -ENOMEM. A reservation lasts until the leaf is dropped by a map_fill() over all of it.
  */
 int map_reserve(struct map *m, uint64_t blk, uint64_t n);
 
 /* Replace one entry; asserts that there is memory (map_reserve()). */
 void map_set(struct map *m, uint64_t blk, uint64_t entry);
 
-/* Set [blk, blk + n) to NONE, ZERO or BAD; whole leaves are freed where NONE or ZERO covers them. */
+/* Set [blk, blk + n) to NONE, ZERO or BAD; whole leaves are freed where NONE or ZERO covers them.
+ */
 void map_fill(struct map *m, uint64_t blk, uint64_t n, uint64_t entry);
 
 /*
- * The length (1..max) of the run from @blk whose entries have the same state as @blk's, which is put into
+ * The length (1..max) of the run from @blk whose entries have the same state as @blk's, which is
+ * put into
  * *@ret_state; DATA runs are not checked for slots in sequence. Fast over absent and zero groups.
  */
 uint64_t map_run(const struct map *m, uint64_t blk, uint64_t max, enum map_state *ret_state);

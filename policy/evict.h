@@ -22,8 +22,8 @@
  * segment is a candidate only as the log's tail, and only once all of it is at the target.
  */
 struct evict_candidate {
-	uint32_t segment;    /* the caller's name for it */
-	uint64_t sealed_seq; /* age order: smaller is older */
+	uint32_t segment;     /* the caller's name for it */
+	uint64_t sealed_seq;  /* age order: smaller is older */
 	uint32_t live_blocks; /* still mapped */
 	uint32_t hot_blocks;  /* of the live ones, those that evict_keep_block() would keep */
 	uint32_t total_blocks;

@@ -36,10 +36,9 @@ struct readahead_env {
 };
 
 enum readahead_kind {
-	READAHEAD_UNSURE,  /* too few accesses to tell */
-	READAHEAD_FORWARD, /* sequential */
-	READAHEAD_BACKWARD,
-	READAHEAD_STRIDE, /* same length, same distance, either direction */
+	READAHEAD_UNSURE, /* too few accesses to tell */
+	READAHEAD_SEQUENTIAL,
+	READAHEAD_STRIDE, /* same length, same distance (up to 16 lengths) */
 };
 
 /* One reader. Private to readahead.c, where the states are described. */
@@ -60,7 +59,8 @@ struct readahead_stream {
 	uint64_t window;
 	unsigned steps;
 	unsigned boost;
-	uint64_t consumed;
+	uint64_t boost_high;
+	uint64_t consumed, wasted;
 	struct readahead_range gap[READAHEAD_GAPS];
 	unsigned gaps;
 };
@@ -68,6 +68,7 @@ struct readahead_stream {
 struct readahead {
 	uint64_t size_bytes;
 	uint64_t seq;
+	uint64_t stray;
 	unsigned caution;
 	unsigned next_resume;
 	struct readahead_stream stream[READAHEAD_STREAMS];

@@ -26,18 +26,19 @@ enum window_phase {
 /* Private to window.c. */
 struct window {
 	enum window_phase phase;
-	bool app_limited;    /* now */
-	bool round_limited;  /* at some time in this round */
-	uint64_t round_ns;   /* when this round began; 0 = no sample yet */
-	uint64_t round_base; /* bytes delivered then */
+	bool app_limited;             /* now */
+	bool round_limited;           /* at some time in this round */
+	uint64_t round_ns;            /* when this round began; 0 = no sample yet */
+	uint64_t round_base;          /* bytes delivered then */
 	uint64_t rate[WINDOW_ROUNDS]; /* bytes/s of the last rounds, a ring */
 	unsigned rounds;
+	uint64_t last_rate; /* of the last round outside DRAIN */
 	uint64_t full_rate; /* startup: the rate to beat */
 	unsigned full_rounds;
 	uint64_t startup_bytes;
 	uint64_t min_rtt_ns; /* 0 = unknown */
 	uint64_t min_rtt_at_ns;
-	uint64_t drain_until_ns;
+	unsigned drain_rounds;
 	uint64_t drain_rtt_ns;
 };
 

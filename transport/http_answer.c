@@ -128,6 +128,8 @@ bool http_answer_line(struct http_answer *a, const char *line, size_t length)
 		http_answer_begin(a);
 		if (p && ++p && number(&p, end, &status) && status <= 999)
 			a->status = (unsigned)status;
+	} else if (end == line) {
+		a->complete = true;
 	} else if ((colon = memchr(line, ':', (size_t)(end - line)))) {
 		for (value = colon + 1; value < end && (*value == ' ' || *value == '\t');)
 			value++;

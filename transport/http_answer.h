@@ -30,6 +30,7 @@ struct http_answer {
 	const char *fault; /* first header that contradicts itself or cannot be used; NULL: none */
 	char etag[HTTP_VALIDATOR_MAX];
 	char modified[HTTP_VALIDATOR_MAX];
+	bool complete;       /* the empty line came */
 	size_t header_bytes; /* of all lines since http_answer_begin() */
 };
 

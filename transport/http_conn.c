@@ -43,6 +43,7 @@ struct http_conn {
 	uint64_t want; /* bytes asked for by this request */
 	uint64_t body; /* bytes of body seen */
 	bool surplus;  /* more body than asked for */
+	bool endless;  /* more header than anyone needs */
 	char curl_error[CURL_ERROR_SIZE];
 	char why[CURL_ERROR_SIZE + 160];
 	uint64_t retry_after_ns;
@@ -61,7 +62,8 @@ static size_t on_header(char *line, size_t size, size_t count, void *ctx)
 {
 	struct http_conn *c = ctx;
 
-	return http_answer_line(&c->answer, line, size * count) ? size * count : 0;
+	c->endless = !http_answer_line(&c->answer, line, size * count);
+	return c->endless ? 0 : size * count;
 }
 
 static void judge(struct http_conn *c)
@@ -89,7 +91,7 @@ static size_t on_body(char *data, size_t size, size_t count, void *ctx)
 		c->surplus = true;
 		return 0;
 	}
-	iov_copy_from(c->get->iov, c->get->iovcnt, c->get->got, data, n);
+	iov_copy_to(c->get->iov, c->get->iovcnt, c->get->got, data, n);
 	c->get->got += n;
 	return n;
 }
@@ -225,7 +227,7 @@ static enum http_outcome outcome(struct http_conn *c, CURLcode code)
 {
 	const struct http_get *get = c->get;
 
-	if (code == CURLE_OK)
+	if (code == CURLE_OK && c->answer.complete)
 		judge(c);
 	if (c->surplus) {
 		snprintf(c->why, sizeof(c->why), "the server sent more than it was asked for");
@@ -240,9 +242,13 @@ static enum http_outcome outcome(struct http_conn *c, CURLcode code)
 	}
 	if (get->got == get->length)
 		return HTTP_GET_DONE;
+	if (c->endless) {
+		snprintf(c->why, sizeof(c->why), "the header of the server's answer does not end");
+		return HTTP_GET_BROKEN;
+	}
 	if (code == CURLE_OK) {
 		snprintf(c->why, sizeof(c->why), "the server's answer ended early");
-		return HTTP_GET_SHORT;
+		return c->judged ? HTTP_GET_SHORT : HTTP_GET_RETRY;
 	}
 	snprintf(c->why, sizeof(c->why), "%s",
 		 c->curl_error[0] ? c->curl_error : curl_easy_strerror(code));
@@ -278,6 +284,7 @@ enum http_outcome http_conn_get(struct http_conn *conn, struct http_get *get)
 	conn->want = get->length - get->got;
 	conn->body = 0;
 	conn->surplus = false;
+	conn->endless = false;
 	conn->curl_error[0] = '\0';
 	conn->why[0] = '\0';
 	http_answer_begin(&conn->answer);

@@ -123,6 +123,7 @@ static void drop_cache(const char *name)
 START_TEST(test_deep)
 {
 	struct io *io = calloc(DEEP, sizeof(*io));
+	uint8_t want[PAGE];
 	struct lio_file *f;
 	int r;
 
@@ -150,7 +151,8 @@ START_TEST(test_deep)
 	for (uint64_t i = 0; i < DEEP; i++) {
 		ck_assert_int_eq(io[i].result, 0);
 		for (uint64_t at = 0; at < PAGE; at++)
-			ck_assert_uint_eq(io[i].buf[at], value_of(DEEP - 1 - i, at));
+			want[at] = value_of(DEEP - 1 - i, at);
+		ck_assert_mem_eq(io[i].buf, want, PAGE);
 	}
 	drop_cache("seg");
 	r = lio_try_read(lio, f, io[3].iov, 2, 99 * PAGE);

@@ -32,3 +32,6 @@ TESTS += tests/core/sched-test
 tests_core_sched_test_SOURCES = tests/core/sched-test.c
 tests_core_sched_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_core_sched_test_LDADD = $(TEST_LIBS)
+
+dist_check_SCRIPTS += tests/core/contract-test.sh tests/core/layering-test.sh
+TESTS += tests/core/contract-test.sh tests/core/layering-test.sh

@@ -10,6 +10,13 @@ tests_transport_file_test_SOURCES = tests/transport/file-test.c
 tests_transport_file_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_transport_file_test_LDADD = $(TEST_LIBS)
 
+check_PROGRAMS += tests/transport/http-test
+TESTS += tests/transport/http-test
+tests_transport_http_test_SOURCES = tests/transport/http-test.c \
+	tests/transport/http-server.c tests/transport/http-server.h
+tests_transport_http_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_transport_http_test_LDADD = $(TEST_LIBS)
+
 check_PROGRAMS += tests/transport/url-test
 TESTS += tests/transport/url-test
 tests_transport_url_test_SOURCES = tests/transport/url-test.c
