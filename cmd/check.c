@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cache/cache_check.h"
+#include "cache/verify.h"
 #include "cache/identity.h"
 #include "cache/index.h"
 #include "cache/lio.h"
@@ -52,7 +52,7 @@ static int throw_index_away(const char *dir, const struct cache_identity *id, st
 
 static int check(const char *dir, struct lio *lio, bool rebuild, struct err *err)
 {
-	struct cache_check_result found;
+	struct cache_verify_result found;
 	struct cache_identity id;
 	int r = identity_load(lio, &id, err);
 
@@ -63,7 +63,7 @@ static int check(const char *dir, struct lio *lio, bool rebuild, struct err *err
 	printf("%-14s %s\n%-14s %s\n%-14s %s\n", "cache dir", dir, "url", id.url, "volume",
 	       id.volume);
 	print_size("size", id.size_bytes);
-	r = cache_check(lio, &id, print_damage, NULL, &found, err);
+	r = cache_verify(lio, &id, print_damage, NULL, &found, err);
 	if (r == 0 && rebuild)
 		r = throw_index_away(dir, &id, err);
 	if (r < 0)

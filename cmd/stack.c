@@ -218,56 +218,35 @@ static int open_leaf(const struct stack_config *conf, struct stack *s, bool fres
 	return r < 0 ? r : blk_start(s->leaf, err);
 }
 
-/* Is the far side the volume this directory belongs to? Bind them if it belongs to none yet. */
-static int bind_volume(const struct stack_config *conf, struct stack *s, struct err *err)
+/*
+ * What the record says beside the volume itself, which the cache compares and binds at its start;
+ * the cache then stores all of it. At the first mount the limit is cut to what the whole volume
+ * needs.
+ */
+static int fill_identity(const struct stack_config *conf, struct stack *s, struct err *err)
 {
 	struct cache_identity *id = &s->identity, sized;
-	uint64_t cap, limit = conf->cache_size_bytes;
+	uint64_t limit = conf->cache_size_bytes;
 	struct blk_info info;
-	char was[16], is[16];
-	bool first = !id->volume[0];
 	int r;
 
-	blk_info(s->leaf, &info);
-	if (!first && strcmp(id->volume, info.identity) != 0)
-		return err_set(err, -EEXIST,
-			       "%s is the cache of another volume (%s, mounted from %s); here is "
-			       "%s. Choose another --cache-dir; do not remove this one while it "
-			       "holds dirty data",
-			       conf->cache_dir, id->volume, id->url, info.identity);
-	if (!first && info.size_bytes < id->size_bytes)
-		return err_set(err, -EEXIST,
-			       "the volume shrank from %s to %s since it was mounted last; %s may "
-			       "hold data for its lost end, so it is not touched",
-			       format_size(id->size_bytes, was), format_size(info.size_bytes, is),
-			       conf->cache_dir);
-	if (!first && info.sector_bytes != id->sector_bytes)
-		return err_set(err, -EEXIST,
-			       "the volume's sectors changed from %u to %u bytes; %s was made for "
-			       "another one",
-			       id->sector_bytes, info.sector_bytes, conf->cache_dir);
-	cap = with_overhead(info.size_bytes);
-	if (!limit && first)
-		limit = MIN(id->limit_bytes, cap);
-	if (first) {
-		/* Segments are sized for the limit; nothing was written with the former size. */
-		r = identity_init(&sized, MAX(limit, (uint64_t)CACHE_LIMIT_MIN));
-		if (r < 0)
-			return err_set(err, r, "no randomness: %s", strerror(-r));
-		id->segment_bytes = sized.segment_bytes;
-	}
-	if (limit)
-		id->limit_bytes = MAX(limit, (uint64_t)CACHE_LIMIT_MIN);
-	memcpy(id->volume, info.identity, sizeof(id->volume));
-	id->size_bytes = info.size_bytes;
-	id->sector_bytes = info.sector_bytes;
 	note_url(id, &conf->leaf.url);
 	memset(id->owner_host, 0, sizeof(id->owner_host));
 	gethostname(id->owner_host, sizeof(id->owner_host) - 1);
-	r = identity_store(s->lio, id);
-	return r < 0 ? err_set(err, r, "%s: cannot write the identity record: %s", conf->cache_dir,
-			       strerror(-r))
-		     : 0;
+	if (limit)
+		id->limit_bytes = limit;
+	if (id->volume[0])
+		return 0;
+	blk_info(s->leaf, &info);
+	if (!limit)
+		id->limit_bytes = MAX(MIN(id->limit_bytes, with_overhead(info.size_bytes)),
+				      (uint64_t)CACHE_LIMIT_MIN);
+	/* Segments are sized for the limit; nothing was written with the former size. */
+	r = identity_init(&sized, id->limit_bytes);
+	if (r < 0)
+		return err_set(err, r, "no randomness: %s", strerror(-r));
+	id->segment_bytes = sized.segment_bytes;
+	return 0;
 }
 
 static int open_index(const struct stack_config *conf, struct stack *s, struct err *err)
@@ -299,7 +278,7 @@ int stack_open(const struct stack_config *conf, struct stack *s, struct err *err
 	if (r == 0)
 		r = open_leaf(conf, s, fresh, err);
 	if (r == 0)
-		r = bind_volume(conf, s, err);
+		r = fill_identity(conf, s, err);
 	if (r == 0)
 		r = open_index(conf, s, err);
 	if (r < 0)
@@ -320,7 +299,8 @@ int stack_open(const struct stack_config *conf, struct stack *s, struct err *err
 	if (!s->cache)
 		return err_set(err, -ENOMEM, "out of memory");
 	s->leaf = NULL;
-	return blk_start(s->cache, err);
+	r = blk_start(s->cache, err);
+	return r < 0 ? err_prefix(err, r, "%s", conf->cache_dir) : 0;
 }
 
 void stack_stop(struct stack *s)

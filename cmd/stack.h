@@ -61,7 +61,7 @@ int stack_prepare_dir(const char *dir, struct err *err);
  * Build and start all of it: lock of the prepared directory, identity, leaf, cache. 0 with the
  * volume ready in s->cache; or -errno with @err, then stack_close() is still due. The directory is
  * bound to the volume at the first start; another volume, or one that shrank, is refused with
- * -EEXIST, a directory in use by another daemon with -EBUSY.
+ * -EMEDIUMTYPE, a directory in use by another daemon with -EBUSY.
  */
 int stack_open(const struct stack_config *conf, struct stack *s, struct err *err);
 

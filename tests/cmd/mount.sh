@@ -7,7 +7,6 @@ nearblk=${NEARBLK:-$PWD/nearblk}
 dir=$(mktemp -d) || exit 1
 mkdir -m 700 "$dir/run" "$dir/state" "$dir/mnt" "$dir/mnt2"
 export NEARBLK_RUNTIME_DIR=$dir/run NEARBLK_STATE_DIR=$dir/state
-failed=0
 pids=()
 
 cleanup() {
@@ -20,7 +19,7 @@ trap cleanup EXIT
 fail() {
 	echo "FAIL (line ${BASH_LINENO[${2:-0}]}): $1"
 	[ -f "$dir/log" ] && tail -5 "$dir/log"
-	failed=1
+	exit 1
 }
 
 # expect STATUS TEXT ARGUMENT...
@@ -92,7 +91,7 @@ mountpoint -q "$dir/mnt" && fail "still mounted"
 expect 0 "no volumes" status
 
 # --- the directory is bound to its volume
-expect 1 "cache of another volume" mount "${opts[@]}" "file://$dir/other" "$dir/mnt"
+expect 1 "belongs to another volume" mount "${opts[@]}" "file://$dir/other" "$dir/mnt"
 mountpoint -q "$dir/mnt" && fail "mounted all the same"
 
 # --- a slow far side: timeout, what is left, --no-flush, the list of the unmounted
@@ -164,4 +163,4 @@ timeout 10 bash -c "until [ -e '$dir/log' ]; do :; done" || fail "the log was no
 kill -INT "$fg"
 wait "$fg" || fail "the foreground daemon ended with $?"
 expect 0 "no volumes" status
-exit $failed
+exit 0

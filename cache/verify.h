@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Reading a cache directory that nobody uses, from end to end, and changing nothing in it. */
-#ifndef CACHE_CACHE_CHECK_H
-#define CACHE_CACHE_CHECK_H
+#ifndef CACHE_VERIFY_H
+#define CACHE_VERIFY_H
 
 #include <stdint.h>
 
@@ -10,7 +10,7 @@
 #include "cache/lio.h"
 #include "core/err.h"
 
-struct cache_check_result {
+struct cache_verify_result {
 	uint64_t segments;      /* read */
 	uint64_t records;       /* whole ones, of all kinds */
 	uint64_t clean_bytes;   /* payload that is good and has a copy at the target */
@@ -24,8 +24,8 @@ struct cache_check_result {
  * damaged range is told to @damaged (may be NULL) in volume order. 0, also with damage, with @ret
  * filled; -errno with @err if the directory could not be read to its end. Blocks; one thread.
  */
-int cache_check(struct lio *lio, const struct cache_identity *id,
+int cache_verify(struct lio *lio, const struct cache_identity *id,
 		void (*damaged)(void *ctx, const struct cache_damage *damage), void *ctx,
-		struct cache_check_result *ret, struct err *err);
+		struct cache_verify_result *ret, struct err *err);
 
 #endif
