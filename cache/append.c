@@ -417,11 +417,15 @@ static void batch_done(struct lio_op *lop, int result)
 	bool fatal;
 
 	cache_lock(c, &todo);
-	a->busy = false;
-	if (result < 0)
+	if (result < 0) {
+		a->busy = false;
 		batch_failed(a, result, &todo);
-	else
+	} else {
+		/* Busy until all is applied: what the callbacks append must not start a batch
+		 * inside. */
 		batch_applied(a, &todo);
+		a->busy = false;
+	}
 	if (a->class == FORMAT_LOG && epoch_wants_cut(c))
 		epoch_cut(c, &todo);
 	append_kick(a, &todo);

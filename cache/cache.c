@@ -551,9 +551,9 @@ static void cache_stop(struct blk_dev *dev)
 	timer_stop(c, &c->cut_timer);
 	timer_stop(c, &c->mark_timer);
 	timer_stop(c, &c->throttle_timer);
-	destage_fini(c);
+	destage_halt(c);
+	janitor_halt(c);
 	seal_heads(c);
-	janitor_fini(c);
 	sync_log(c);
 	c->conf.identity->clean = c->dirty_slots == 0 && !c->log_failed && !c->damaged;
 	if (identity_store(c->lio, c->conf.identity) < 0)

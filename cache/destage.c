@@ -529,6 +529,12 @@ int destage_init(struct cache *c)
 	return 0;
 }
 
+void destage_halt(struct cache *c)
+{
+	sched_disarm(c->sched, &c->destage->retry);
+	sched_quiesce(c->sched, &c->destage->retry.task);
+}
+
 void destage_fini(struct cache *c)
 {
 	if (!c->destage)

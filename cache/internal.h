@@ -460,6 +460,8 @@ void write_fail_waiting(struct cache *c, int result, struct todo *todo);
 /* ---- destage.c ---- */
 
 int destage_init(struct cache *c);
+/* End its timer; nothing may be under way. Stop only. */
+void destage_halt(struct cache *c);
 void destage_fini(struct cache *c);
 /* Something changed: an epoch became durable, a fetch ended, a drain came. */
 void destage_kick(struct cache *c);
@@ -470,6 +472,8 @@ uint64_t destage_sent_slots(const struct cache *c);
 /* ---- janitor.c ---- */
 
 int janitor_init(struct cache *c);
+/* End its timer; nothing may be under way. Stop only. */
+void janitor_halt(struct cache *c);
 void janitor_fini(struct cache *c);
 void janitor_kick(struct cache *c);
 /* It waits for copies of hot blocks to reach the clean store. */

@@ -188,7 +188,7 @@ static void prepare(struct cache *c, uint32_t i, enum format_class class, struct
 }
 
 /* A segment to prepare, or -1. For the log one that is filled already, if there is. */
-static int pick_empty(const struct cache *c, enum format_class class)
+static int pick_empty(const struct cache *c, enum format_class class, bool beyond)
 {
 	int best = -1;
 
@@ -198,7 +198,7 @@ static int pick_empty(const struct cache *c, enum format_class class)
 		if (s->state == SEG_FREE && s->filled == (class == FORMAT_LOG))
 			return (int)i;
 		if (s->state == SEG_FREE ||
-		    (s->state == SEG_ABSENT && best < 0 && c->files < c->limit_segs))
+		    (s->state == SEG_ABSENT && best < 0 && (beyond || c->files < c->limit_segs)))
 			best = (int)i;
 	}
 	return best;
@@ -610,7 +610,7 @@ static bool step(struct cache *c, struct todo *todo)
 	else
 		want = 0;
 	if (want && !c->disk_full) {
-		i = pick_empty(c, want);
+		i = pick_empty(c, want, false);
 		if (i >= 0) {
 			prepare(c, (uint32_t)i, want, todo);
 			return !j->stuck;
@@ -629,7 +629,20 @@ static bool step(struct cache *c, struct todo *todo)
 		pthread_cond_broadcast(&c->changed);
 		return true;
 	}
-	return (want || c->disk_full || c->files > c->limit_segs) && choose_victim(c);
+	if ((want || c->disk_full || c->files > c->limit_segs) && choose_victim(c))
+		return true;
+	/*
+	 * All of the cache is unsent data (each start takes a segment): barriers and watermarks
+	 * must find room all the same, or it could never be sent.
+	 */
+	if (want == FORMAT_LOG && c->prepared_log == 0 && !c->disk_full) {
+		i = pick_empty(c, want, true);
+		if (i >= 0) {
+			prepare(c, (uint32_t)i, want, todo);
+			return !j->stuck;
+		}
+	}
+	return false;
 }
 
 static void janitor_run(struct task *t)
@@ -676,11 +689,16 @@ int janitor_init(struct cache *c)
 	return 0;
 }
 
+void janitor_halt(struct cache *c)
+{
+	sched_disarm(c->sched, &c->janitor->retry);
+	sched_quiesce(c->sched, &c->janitor->retry.task);
+}
+
 void janitor_fini(struct cache *c)
 {
 	if (!c->janitor)
 		return;
-	sched_disarm(c->sched, &c->janitor->retry);
 	seg_table_fini(&c->janitor->table);
 	free(steal_ptr(c->janitor));
 }

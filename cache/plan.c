@@ -61,13 +61,15 @@ static int add_range(struct plan *p, uint64_t blk, uint64_t n, uint64_t seq, uin
 }
 
 int plan_add(struct plan *p, const struct format_record *record, uint32_t n, const uint32_t *crc,
-	     uint32_t base, uint64_t first_seq, uint64_t last_seq)
+	     uint32_t base, uint64_t keep, uint64_t first_seq, uint64_t last_seq)
 {
 	uint32_t at = 0;
 
 	for (uint32_t i = 0; i < n; at += format_payload(&record[i++])) {
 		const struct format_record *r = &record[i];
 
+		if (r->seq > keep)
+			continue;
 		if (r->kind == FORMAT_CUT) {
 			/* What lies between is void: as good as present. */
 			for (uint64_t s = MAX(r->blk + 1, first_seq); s < MIN(r->seq, last_seq + 1);
@@ -255,7 +257,7 @@ static int range_commands(struct plan *p, const struct plan_limits *l, uint8_t k
 
 	if (kind == FORMAT_DISCARD && l->discard_align) {
 		from = round_up(blk, l->discard_align);
-		to = end == l->volume_blocks ? end : round_down(end, l->discard_align);
+		to = round_down(end, l->discard_align);
 		if (from >= to)
 			from = to = end;
 	}
@@ -325,6 +327,7 @@ static int add_segment(struct plan *p, struct cache *c, uint32_t i, uint64_t fir
 	struct segment *s = &c->seg[i];
 	struct seg_table t = { 0 };
 	bool loaded = false;
+	uint64_t keep;
 	struct todo todo;
 	int r = 0;
 
@@ -334,9 +337,11 @@ static int add_segment(struct plan *p, struct cache *c, uint32_t i, uint64_t fir
 		cache_unlock(c, &todo);
 		return 0;
 	}
+	/* What recovery cut off stands behind last_seq and is still on disk. */
+	keep = s->last_seq;
 	if (s->state == SEG_HEAD || s->state == SEG_SEALING) {
 		r = plan_add(p, s->table.record, s->table.nrecords, s->table.crc, i * c->seg_slots,
-			     first, last);
+			     keep, first, last);
 		loaded = true;
 	}
 	cache_unlock(c, &todo);
@@ -345,7 +350,7 @@ static int add_segment(struct plan *p, struct cache *c, uint32_t i, uint64_t fir
 	/* Its records are not at the target yet, so it is neither evicted nor reused. */
 	r = table_load(c, i, s->file, s->incarnation, &t, NULL);
 	if (r == 0)
-		r = plan_add(p, t.record, t.nrecords, t.crc, i * c->seg_slots, first, last);
+		r = plan_add(p, t.record, t.nrecords, t.crc, i * c->seg_slots, keep, first, last);
 	seg_table_fini(&t);
 	return r;
 }
@@ -356,7 +361,6 @@ int plan_build(struct plan *p, struct cache *c, uint64_t first_seq, uint64_t las
 	struct plan_limits limits = {
 		.write_blocks = MAX(MIN(info->max_write_bytes, PIECE_BYTES) / BLK, 1u),
 		.zero_blocks = 1ull << 18,
-		.volume_blocks = c->nblocks,
 	};
 
 	if (info->max_discard_bytes >= BLK)

@@ -53,15 +53,15 @@ struct plan_limits {
 	uint64_t write_blocks;  /* longest WRITE, in blocks, >= 1 */
 	uint64_t zero_blocks;   /* longest ZERO or DISCARD */
 	uint64_t discard_align; /* in blocks, power of two; 0: discards become zeroes */
-	uint64_t volume_blocks;
 };
 
 /*
  * Take the records with first_seq <= seq <= last_seq out of @n records whose payload checksums are
- * @crc, of a segment whose first slot is @base over all segments. 0 or -ENOMEM.
+ * @crc, of a segment whose first slot is @base over all segments; those behind @keep were cut off
+ * by a recovery and do not count. 0 or -ENOMEM.
  */
 int plan_add(struct plan *p, const struct format_record *record, uint32_t n, const uint32_t *crc,
-	     uint32_t base, uint64_t first_seq, uint64_t last_seq);
+	     uint32_t base, uint64_t keep, uint64_t first_seq, uint64_t last_seq);
 
 /*
  * All records were added: make the commands. 0; -ENOMEM; -ENODATA: a sequence number between

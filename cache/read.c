@@ -131,7 +131,7 @@ static void add_slot(struct read_op *op, uint64_t blk, uint64_t entry)
 	uint32_t at = r && r->kind == RUN_SLOTS ? r->crc + r->n : 0;
 
 	segment_touch(c, slot);
-	if (!r || r->kind != RUN_SLOTS || r->slot + r->n != slot ||
+	if (!r || r->kind != RUN_SLOTS || r->blk + r->n != blk || r->slot + r->n != slot ||
 	    slot_segment(c, slot) != slot_segment(c, r->slot)) {
 		/* Checksums lie in block order, whatever lies between the runs. */
 		at = (uint32_t)(blk - first_blk(op->req));
@@ -264,11 +264,16 @@ static void bad_block(struct read_op *op, uint64_t blk, uint32_t slot)
 	}
 	cache_unlock(c, &todo);
 	atomic_store(&op->again, true);
-	if (mine)
-		log_error("cache: the 4 KiB at offset %llu are damaged on the local disk; %s",
-			  (unsigned long long)(blk * BLK),
-			  dirty ? "they were not yet at the target: reads of them fail"
-				: "fetching them again");
+	if (mine && dirty)
+		log_error("cache: the 4 KiB at offset %llu are damaged on the local disk and were "
+			  "not "
+			  "yet at the target: reads of them fail",
+			  (unsigned long long)(blk * BLK));
+	else if (mine)
+		log_info(
+			"cache: the 4 KiB at offset %llu are not intact on the local disk: fetched "
+			"again",
+			(unsigned long long)(blk * BLK));
 }
 
 static uint32_t block_crc(const struct read_op *op, uint64_t blk)

@@ -27,6 +27,8 @@
 #include "core/crc32c.h"
 #include "core/log.h"
 
+#define SPARE_SEGMENTS 4u
+
 struct found {
 	struct format_record record;
 	uint32_t segment;
@@ -117,7 +119,8 @@ static int open_segments(struct recovery *rec, struct err *err)
 	r = lio_list(c->lio, each_name, rec);
 	if (r < 0)
 		return err_set(err, r, "cache directory: cannot be listed: %s", strerror(-r));
-	c->nsegs = MAX(c->limit_segs, rec->highest);
+	/* A few more than may be used: see the janitor on a cache that is all unsent data. */
+	c->nsegs = MAX(c->limit_segs, rec->highest) + SPARE_SEGMENTS;
 	c->seg = calloc(c->nsegs, sizeof(*c->seg));
 	rec->table = calloc(c->nsegs, sizeof(*rec->table));
 	rec->info = calloc(c->nsegs, sizeof(*rec->info));

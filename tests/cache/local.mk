@@ -1,5 +1,5 @@
 # Tests of cache/
-CACHE_TESTS = tests/cache/identity-test tests/cache/index-test tests/cache/lio-test tests/cache/sim-test
+CACHE_TESTS = tests/cache/identity-test tests/cache/index-test tests/cache/lio-test tests/cache/model-test tests/cache/sim-test
 check_PROGRAMS += $(CACHE_TESTS)
 TESTS += $(CACHE_TESTS)
 
@@ -18,3 +18,7 @@ tests_cache_lio_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_sim_test_SOURCES = tests/cache/sim-test.c
 tests_cache_sim_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_sim_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_model_test_SOURCES = tests/cache/model-test.c tests/cache/model.c tests/cache/model.h
+tests_cache_model_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_model_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
