@@ -19,4 +19,5 @@ libnearblk_a_SOURCES += \
 	cache/segment.c \
 	cache/status.c \
 	cache/table.c \
+	cache/verify.h \
 	cache/write.c

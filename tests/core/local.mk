@@ -21,6 +21,11 @@ TESTS += tests/core/parse-test
 tests_core_parse_test_SOURCES = tests/core/parse-test.c
 tests_core_parse_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_core_parse_test_LDADD = $(TEST_LIBS)
+check_PROGRAMS += tests/core/option-test
+TESTS += tests/core/option-test
+tests_core_option_test_SOURCES = tests/core/option-test.c
+tests_core_option_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_core_option_test_LDADD = $(TEST_LIBS)
 
 check_PROGRAMS += tests/core/sched-test
 TESTS += tests/core/sched-test
