@@ -181,6 +181,7 @@ static int weight(int error)
 	switch (error) {
 	case -ETIMEDOUT:
 	case -EHOSTUNREACH:
+	case -ECONNRESET:
 	case -EAGAIN:
 		return 0;
 	case -ECONNREFUSED:
@@ -367,7 +368,7 @@ static void *session_main(void *arg)
 			if (atomic_load(&pool->stop) && list_empty(&s->sent) &&
 			    list_empty(&s->lingering))
 				iscsi_conn_logout(&s->conn, clock_monotonic_ns() + LOGOUT_NS);
-			else
+			else if (s->conn.broken)
 				log_warning("session %u at %s was lost: %s", s->slot,
 					    s->conn.address, s->conn.reason);
 			give_back(s);

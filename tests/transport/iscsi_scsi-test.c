@@ -180,8 +180,8 @@ END_TEST
 START_TEST(test_mode)
 {
 	/* header: WP and DPOFUA; one block descriptor of 8; page 1; page 8 with WCE */
-	static const uint8_t d[] = { 31,   0, 0x90, 8,    0, 0, 0, 0, 0, 0,    2, 0, 0x01, 2,
-				     0xff, 0xff, 0x08, 12, 4, 0, 0, 0, 0, 0, 0, 0, 0,    0, 0, 0 };
+	static const uint8_t d[] = { 31,   0,    0x90, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0x01, 2, 0xff,
+				     0xff, 0x08, 12,   4, 0, 0, 0, 0, 0, 0, 0, 0, 0,    0, 0 };
 	uint8_t *copy;
 	struct iscsi_mode m;
 
@@ -232,11 +232,11 @@ END_TEST
 START_TEST(test_designators)
 {
 	static const uint8_t d[] = {
-		0,    0x83, 0,    41,   0x02, 0x01, 0,    4,    'I',  'E',  'T',  '1',
-		0x01, 0x03, 0,    8,    0x60, 0x01, 0x40, 0x5a, 1,    2,    3,    4, /* NAA */
-		0x01, 0x14, 0,    4,    0,    0,    0,    1,    /* a port's: left out */
-		0x01, 0x02, 0,    5,    1,    2,    3,    4,    5,
-		0x01, 0x03, 0,    200, /* longer than the page */
+		0,    0x83, 0,    41,   0x02, 0x01, 0, 4, 'I', 'E',  'T',  '1', 0x01, 0x03,
+		0,    8,    0x60, 0x01, 0x40, 0x5a, 1, 2, 3,   4, /* NAA */
+		0x01, 0x14, 0,    4,    0,    0,    0, 1,         /* a port's: left out */
+		0x01, 0x02, 0,    5,    1,    2,    3, 4, 5,   0x01, 0x03, 0,   200, /* longer than
+											the page */
 	};
 	char text[64];
 

@@ -71,7 +71,8 @@ static void fill(uint8_t *buf, uint64_t offset, size_t length, unsigned generati
 	for (size_t i = 0; i < length; i++) {
 		uint64_t at = offset + i;
 
-		buf[i] = (uint8_t)(1 + (at * 7 + (at >> 9) * 31 + (at >> 20) * 57 + generation) % 255);
+		buf[i] = (uint8_t)(1 +
+				   (at * 7 + (at >> 9) * 31 + (at >> 20) * 57 + generation) % 255);
 	}
 }
 

@@ -11,7 +11,7 @@
 #define MAX_COMMANDS 4096
 
 struct path {
-	uint64_t rate;   /* bytes/s */
+	uint64_t rate; /* bytes/s */
 	uint64_t rtt_ns;
 	uint64_t free_ns; /* when the queue is empty */
 };
@@ -56,12 +56,9 @@ static uint64_t run(struct iscsi_window *w, struct path *p, uint64_t *now, uint6
 static const struct {
 	uint64_t rate, rtt_ms;
 } paths[] = {
-	{ 3125000, 100 },   /* 100 Mbit/s shared by four sessions */
-	{ 12500000, 100 },
-	{ 12500000, 10 },
-	{ 31250000, 100 },  /* 1 Gbit/s shared by four */
-	{ 31250000, 250 },
-	{ 125000000, 50 },
+	{ 3125000, 100 }, /* 100 Mbit/s shared by four sessions */
+	{ 12500000, 100 }, { 12500000, 10 },  { 31250000, 100 }, /* 1 Gbit/s shared by four */
+	{ 31250000, 250 }, { 125000000, 50 },
 };
 
 START_TEST(test_fills_without_flooding)
