@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/list.h"
 #include "tests/lib/record.h"
 
 struct known {
@@ -37,11 +38,15 @@ static struct {
 	struct known *known; /* files that were made; the latest of an inode number counts */
 	size_t nknown;
 	uint64_t last_file;
+	struct list_node handles; /* struct handle.link: those the kernel did not give back */
 } rec;
 
+/* An open file, or an open directory: that is its path, for libfuse gives none with a handle. */
 struct handle {
-	int fd;
+	struct list_node link;
+	int fd; /* -1: a directory */
 	uint64_t file;
+	char *path; /* NULL: a file */
 };
 
 static const char *rel(const char *path)
@@ -124,18 +129,25 @@ static int op_getattr(const char *path, struct stat *st, struct fuse_file_info *
 	return result(fstatat(rec.dir_fd, rel(path), st, AT_SYMLINK_NOFOLLOW));
 }
 
-static int give_handle(int fd, uint64_t file, struct fuse_file_info *fi)
+static int give_handle(int fd, uint64_t file, const char *path, struct fuse_file_info *fi)
 {
-	struct handle *h = malloc(sizeof(*h));
+	struct handle *h = calloc(1, sizeof(*h));
 
-	if (!h) {
-		close(fd);
-		return -ENOMEM;
-	}
+	if (!h || (path && !(h->path = strdup(path))))
+		abort();
 	h->fd = fd;
 	h->file = file;
+	list_add_tail(&rec.handles, &h->link);
 	fi->fh = (uintptr_t)h;
 	return 0;
+}
+
+static void end_handle(struct handle *h)
+{
+	list_del(&h->link);
+	cleanup_closep(&h->fd);
+	free(h->path);
+	free(h);
 }
 
 static int op_create(const char *path, mode_t mode, struct fuse_file_info *fi)
@@ -148,7 +160,7 @@ static int op_create(const char *path, mode_t mode, struct fuse_file_info *fi)
 	if (fstat(fd, &st) < 0)
 		abort();
 	record(RECORD_CREATE, path, learn(st.st_ino), 0, NULL, 0);
-	return give_handle(fd, rec.last_file, fi);
+	return give_handle(fd, rec.last_file, NULL, fi);
 }
 
 static int op_open(const char *path, struct fuse_file_info *fi)
@@ -156,16 +168,13 @@ static int op_open(const char *path, struct fuse_file_info *fi)
 	/* Read and write always: pages of a mapping are read for files open for writing. */
 	int fd = openat(rec.dir_fd, rel(path), O_RDWR | O_CLOEXEC);
 
-	return fd < 0 ? -errno : give_handle(fd, file_of(fd), fi);
+	return fd < 0 ? -errno : give_handle(fd, file_of(fd), NULL, fi);
 }
 
 static int op_release(const char *path, struct fuse_file_info *fi)
 {
-	struct handle *h = handle_of(fi);
-
 	(void)path;
-	close(h->fd);
-	free(h);
+	end_handle(handle_of(fi));
 	return 0;
 }
 
@@ -233,32 +242,16 @@ static int op_fsync(const char *path, int datasync, struct fuse_file_info *fi)
 	return 0;
 }
 
-/* An open directory is its path: libfuse gives none with a handle (nullpath_ok). */
 static int op_opendir(const char *path, struct fuse_file_info *fi)
 {
-	char *copy = strdup(path);
-
-	fi->fh = (uintptr_t)copy;
-	return copy ? 0 : -ENOMEM;
-}
-
-static const char *dir_path(const struct fuse_file_info *fi)
-{
-	return (const char *)(uintptr_t)fi->fh;
-}
-
-static int op_releasedir(const char *path, struct fuse_file_info *fi)
-{
-	(void)path;
-	free((char *)(uintptr_t)fi->fh);
-	return 0;
+	return give_handle(-1, 0, path, fi);
 }
 
 static int op_fsyncdir(const char *path, int datasync, struct fuse_file_info *fi)
 {
 	(void)path;
 	(void)datasync;
-	record(RECORD_SYNC_DIR, dir_path(fi), 0, 0, NULL, 0);
+	record(RECORD_SYNC_DIR, handle_of(fi)->path, 0, 0, NULL, 0);
 	return 0;
 }
 
@@ -303,7 +296,7 @@ static int op_rename(const char *from, const char *to, unsigned flags)
 static int op_readdir(const char *path, void *buf, fuse_fill_dir_t fill, off_t offset,
 		      struct fuse_file_info *fi, enum fuse_readdir_flags flags)
 {
-	int fd = openat(rec.dir_fd, rel(dir_path(fi)), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(rec.dir_fd, rel(handle_of(fi)->path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	const struct dirent *e;
 	DIR *dir;
 
@@ -374,7 +367,7 @@ static const struct fuse_operations operations = {
 	.mkdir = op_mkdir,
 	.rename = op_rename,
 	.opendir = op_opendir,
-	.releasedir = op_releasedir,
+	.releasedir = op_release,
 	.readdir = op_readdir,
 	.chmod = op_chmod,
 	.utimens = op_utimens,
@@ -431,6 +424,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	umask(0);
+	list_init(&rec.handles);
 	rec.dir_fd = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	rec.log = fopen(argv[3], "we");
 	if (rec.dir_fd < 0 || !rec.log) {
@@ -440,6 +434,8 @@ int main(int argc, char **argv)
 	r = serve(argv[2]);
 	if (fclose(rec.log))
 		r = 1;
+	while (!list_empty(&rec.handles))
+		end_handle(list_first(&rec.handles, struct handle, link));
 	close(rec.dir_fd);
 	free(rec.known);
 	return r;
