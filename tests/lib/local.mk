@@ -5,7 +5,8 @@ tests_lib_libsim_a_SOURCES = \
 	tests/lib/simdisk.c tests/lib/simdisk.h \
 	tests/lib/simdisk_crash.c tests/lib/simdisk_impl.h \
 	tests/lib/simfar.c tests/lib/simfar.h \
-	tests/lib/simimage.c tests/lib/simimage.h
+	tests/lib/simimage.c tests/lib/simimage.h \
+	tests/lib/simindex.c tests/lib/simindex.h
 SIM_LIBS = tests/lib/libsim.a
 
 # A power cut of a real directory: recorder mounts a pass-through file system, replay cuts.
