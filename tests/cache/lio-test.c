@@ -17,30 +17,14 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "tests/lib/scratch.h"
 
 #define PAGE 4096u
 #define DEEP 700 /* more than the ring takes at once */
 
-static char base[256];
+static const char *base;
 static char dir[300];
 static struct lio *lio;
-
-static void setup(void)
-{
-	const char *tmp = getenv("TMPDIR");
-
-	snprintf(base, sizeof(base), "%.200s/nearblk-lio-XXXXXX", tmp ? tmp : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(base));
-	snprintf(dir, sizeof(dir), "%s/cache", base);
-}
-
-static void teardown(void)
-{
-	char command[400];
-
-	snprintf(command, sizeof(command), "rm -rf '%s'", base);
-	ck_assert_int_eq(system(command), 0);
-}
 
 static void open_lio(int no_ring)
 {
@@ -326,7 +310,9 @@ int main(void)
 	SRunner *sr = srunner_create(s);
 	int failed;
 
-	tcase_add_checked_fixture(tc, setup, teardown);
+	base = scratch_create();
+	snprintf(dir, sizeof(dir), "%s/cache", base);
+	tcase_add_checked_fixture(tc, scratch_clear, NULL);
 	tcase_add_loop_test(tc, test_deep, 0, 2);
 	tcase_add_loop_test(tc, test_ends_and_errors, 0, 2);
 	tcase_add_loop_test(tc, test_names, 0, 2);
@@ -337,5 +323,6 @@ int main(void)
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
+	scratch_remove();
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -21,12 +22,12 @@
 #include "cache/index.h"
 #include "cache/lio.h"
 #include "core/cleanup.h"
+#include "tests/lib/scratch.h"
 
 #define PAGE 4096u
 #define PAGES 16u
 #define APPLIES 60u
 
-static char dir[200];
 static char source[256];
 static char mnt[256];
 static char log_path[256];
@@ -49,6 +50,7 @@ static bool start_recorder(void)
 		return false;
 	recorder = fork();
 	if (recorder == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGTERM); /* not to outlive a test that fails */
 		dup2(fd[1], STDOUT_FILENO);
 		close(fd[0]);
 		close(fd[1]);
@@ -73,43 +75,26 @@ static void stop_recorder(void)
 	ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-static bool begin(void)
+static void stop_hard(void)
 {
-	const char *tmp = getenv("TMPDIR");
-
-	snprintf(dir, sizeof(dir), "%.150s/nearblk-rec-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
-		return false;
-	snprintf(source, sizeof(source), "%s/source", dir);
-	snprintf(mnt, sizeof(mnt), "%s/mnt", dir);
-	snprintf(log_path, sizeof(log_path), "%s/log", dir);
-	snprintf(out, sizeof(out), "%s/out", dir);
-	return mkdir(source, 0700) == 0 && mkdir(mnt, 0700) == 0 && start_recorder();
-}
-
-static void end(void)
-{
-	char text[300];
-
 	if (recorder > 0) {
 		kill(recorder, SIGTERM);
 		waitpid(recorder, NULL, 0);
 		recorder = 0;
 	}
-	umount2(mnt, MNT_DETACH); /* there still if the recorder died */
-	snprintf(text, sizeof(text), "rm -rf --one-file-system '%s'", dir);
-	if (system(text) != 0)
-		fprintf(stderr, "%s is left\n", dir);
+	umount2(mnt, MNT_DETACH); /* there still if the recorder or a test died */
+}
+
+static bool begin(void)
+{
+	stop_hard();
+	scratch_clear();
+	return mkdir(source, 0700) == 0 && mkdir(mnt, 0700) == 0 && start_recorder();
 }
 
 static void setup(void)
 {
 	ck_assert_msg(begin(), "the recorder did not mount");
-}
-
-static void teardown(void)
-{
-	end();
 }
 
 static void mark(const char *text)
@@ -375,28 +360,42 @@ START_TEST(test_index)
 }
 END_TEST
 
+static void make_paths(void)
+{
+	const char *dir = scratch_create();
+
+	snprintf(source, sizeof(source), "%s/source", dir);
+	snprintf(mnt, sizeof(mnt), "%s/mnt", dir);
+	snprintf(log_path, sizeof(log_path), "%s/log", dir);
+	snprintf(out, sizeof(out), "%s/out", dir);
+}
+
 /* Mounting is tried, not guessed from uid and groups. */
 static bool can_mount(void)
 {
-	bool ok = begin();
+	bool ok = access("/dev/fuse", R_OK | W_OK) == 0 && begin();
 
-	end();
+	stop_hard();
 	return ok;
 }
 
 int main(void)
 {
-	Suite *s = suite_create("recorder");
-	TCase *tc = tcase_create("recorder");
+	Suite *s;
+	TCase *tc;
 	SRunner *sr;
 	int failed;
 
+	make_paths();
 	if (!can_mount()) {
-		puts("needs /dev/fuse");
+		puts("needs /dev/fuse, and to be allowed to mount");
+		scratch_remove();
 		return 77;
 	}
+	s = suite_create("recorder");
+	tc = tcase_create("recorder");
 	sr = srunner_create(s);
-	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_checked_fixture(tc, setup, stop_hard);
 	tcase_add_test(tc, test_bytes_and_names);
 	tcase_add_test(tc, test_words_survive_kill);
 	tcase_add_test(tc, test_index);
@@ -405,5 +404,7 @@ int main(void)
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
+	stop_hard();
+	scratch_remove();
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,6 +1,7 @@
-# What tests share: the simulation kit. A test that uses it puts $(SIM_LIBS) before $(TEST_LIBS).
+# What tests share: the simulation kit, a scratch directory. A test that uses it puts $(SIM_LIBS) before $(TEST_LIBS).
 check_LIBRARIES += tests/lib/libsim.a
 tests_lib_libsim_a_SOURCES = \
+	tests/lib/scratch.c tests/lib/scratch.h \
 	tests/lib/sim.c tests/lib/sim.h \
 	tests/lib/simdisk.c tests/lib/simdisk.h \
 	tests/lib/simdisk_crash.c tests/lib/simdisk_impl.h \
