@@ -38,9 +38,15 @@ struct cache_config {
 	uint64_t max_dirty_age_ns; /* --max-dirty-age */
 	bool read_only; /* no writes from above; dirty data from before is still sent unless hold */
 	bool no_readahead;
+	/*
+	 * For a scheduler that only runs when it is asked to (tests): start, stop and drop call it
+	 * while they wait. NULL: the scheduler has threads.
+	 */
+	void (*progress)(void *ctx);
+	void *progress_ctx;
 };
 
-#define CACHE_LIMIT_MIN (16ull << 20)
+#define CACHE_LIMIT_MIN (32ull << 20)
 
 /*
  * A cache device, not started. blk_start() opens the directory, replays the
@@ -98,8 +104,9 @@ void cache_status(struct blk_dev *cache, struct cache_status *ret);
  * The callback comes from any thread, perhaps before this returns. Any thread.
  */
 struct cache_drain {
-	struct list_node link;
-	uint64_t seq;
+	struct list_node link; /* the cache's */
+	uint64_t seq;          /* the cache's */
+	int result;            /* the cache's */
 	void (*done)(struct cache_drain *drain, int result);
 };
 void cache_drain(struct blk_dev *cache, struct cache_drain *drain);
@@ -125,5 +132,14 @@ struct cache_damage {
 	bool dirty; /* the lost bytes were never at the target */
 };
 unsigned cache_damages(struct blk_dev *cache, struct cache_damage *out, unsigned max);
+
+/*
+ * For crash tests: free the device as a killed process would leave it, with no I/O and no
+ * completion. Nothing of it may be running.
+ */
+void cache_abandon(struct blk_dev *cache);
+
+/* For tests: walk all that the cache holds and assert its invariants. Any thread; slow. */
+void cache_check(struct blk_dev *cache);
 
 #endif

@@ -63,8 +63,8 @@ struct index_store {
  * -ENOENT of get_state the store must be wiped or reopened before it is trusted again.
  */
 
-/* Call @each for every extent in block order; a negative return ends the walk and is returned. 0 or
- * -errno. */
+/* Call @each for every extent in block order; a negative return ends the walk and is returned. 0,
+ * or -EBADMSG: it is damaged (wipe it), or -EIO. */
 static inline int index_load(struct index_store *s,
 			     int (*each)(void *ctx, const struct index_extent *extent), void *ctx)
 {
@@ -97,7 +97,7 @@ static inline int index_get_state(struct index_store *s, const char *key, void *
 	return s->ops->get_state(s, key, value, max, ret_length);
 }
 
-/* Forget everything, durably. 0 or -errno. */
+/* Forget everything, durably; also helps after an error, then @s->fresh is true. 0 or -errno. */
 static inline int index_wipe(struct index_store *s)
 {
 	return s->ops->wipe(s);

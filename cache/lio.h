@@ -90,7 +90,7 @@ static inline int lio_try_read(struct lio *lio, struct lio_file *file, const str
 /*
  * Words that survive kill -9 of the process (a shared mapping of a file) but mean nothing after
  * another boot: lio->same_boot is true where the words, as found at open, were
- * stored during this boot of this host. At a first open they are 0 and same_boot is false.
+ * stored during this boot of this host. Where it is false (a first open too) they are 0.
  * Callers store and load with C11 atomics; there is no durability.
  */
 static inline _Atomic uint64_t *lio_word(struct lio *lio, unsigned index)
@@ -136,8 +136,8 @@ static inline int lio_rename(struct lio *lio, const char *from, const char *to)
 	return lio->ops->rename(lio, from, to);
 }
 
-/* Call @each for every plain file, in no order; a non-zero return of it ends the walk and is
- * returned. */
+/* Call @each for every plain file (but "lock" and "run", which are the implementation's), in no
+ * order; a non-zero return of it ends the walk and is returned. */
 static inline int lio_list(struct lio *lio, int (*each)(void *ctx, const char *name), void *ctx)
 {
 	return lio->ops->list(lio, each, ctx);
@@ -155,7 +155,8 @@ static inline int lio_free_bytes(struct lio *lio, uint64_t *ret_bytes)
 	return lio->ops->free_bytes(lio, ret_bytes);
 }
 
-/* Wait for what is in flight, then free. The directory's lock goes with it. NULL is fine. */
+/* End the threads and free. All files were closed before, so nothing is in flight. The directory's
+ * lock goes with it. NULL is fine. */
 static inline void lio_destroy(struct lio *lio)
 {
 	if (lio)
@@ -195,9 +196,18 @@ static inline int lio_fdatasync(struct lio *lio, struct lio_file *file)
 
 /*
  * Open @dir, which must exist, as a cache directory and lock it (flock on "lock" in it) for this
- * process. @threads: size of the pool that serves what io_uring does not (1..16). Errors: -EBUSY
- * another daemon holds it (the message names its pid), else the errno of the call with a message.
+ * process, which must not fork afterwards and go on in the child: the pid in "lock" and the
+ * threads would stay behind. @threads: size of the pool that serves what io_uring does not (1..16);
+ * with NEARBLK_NO_URING=1 in the environment that is everything. Errors: -EBUSY another daemon
+ * holds it (the message names its pid), -EPERM it is another user's or open to others (a mode
+ * beyond 0700), else the errno of the call with a message.
  */
 int lio_posix_open(const char *dir, unsigned threads, struct lio **ret, struct err *err);
+
+/*
+ * Make @dir, and the parents it lacks, with mode 0700, names durable. What is there stays as it is.
+ * 0 or -errno with @err. For start-up, before lio_posix_open().
+ */
+int lio_posix_mkdir(const char *dir, struct err *err);
 
 #endif

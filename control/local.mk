@@ -1,1 +1,4 @@
-# Files of control/
+libnearblk_a_SOURCES += \
+	control/client.c control/client.h \
+	control/server.c control/server.h \
+	control/socket.c control/socket.h

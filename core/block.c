@@ -9,13 +9,16 @@
 
 int blk_start(struct blk_dev *dev, struct err *err)
 {
-	if (dev->inner) {
-		int r = blk_start(dev->inner, err);
+	int r = 0;
 
-		if (r < 0)
-			return r;
-	}
-	return dev->ops->start ? dev->ops->start(dev, err) : 0;
+	if (dev->started)
+		return 0;
+	if (dev->inner)
+		r = blk_start(dev->inner, err);
+	if (r == 0 && dev->ops->start)
+		r = dev->ops->start(dev, err);
+	dev->started = r == 0;
+	return r;
 }
 
 void blk_submit(struct blk_dev *dev, struct blk_req *req, blk_done_fn *done, void *ctx)

@@ -144,13 +144,15 @@ struct blk_ops {
 struct blk_dev {
 	const struct blk_ops *ops;
 	struct blk_dev *inner; /* owned; NULL for a leaf */
+	bool started;          /* blk_start()'s own */
 };
 
 /*
  * Make the device ready: connect, read its geometry. May block, within the
  * device's own start-up timeout. 0, or -errno with @err filled; then only
- * stop and destroy may follow. Starts @dev->inner first where the device is a filter.
- * One thread, once.
+ * stop and destroy may follow. Starts @dev->inner first where there is one. A device that was
+ * started already is left alone, so that a leaf may be started, asked for its size, and then
+ * covered. One thread.
  */
 int blk_start(struct blk_dev *dev, struct err *err);
 

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 /* <syslog.h> owns the LOG_ names it uses; ours are LOG_LEVEL_. */
@@ -34,7 +35,8 @@ enum sink { SINK_STDERR, SINK_SYSLOG, SINK_JOURNAL, SINK_FILE };
 static struct {
 	enum sink sink;
 	enum log_level level;
-	int fd; /* SINK_FILE */
+	int fd;     /* SINK_FILE */
+	char *name; /* likewise; owned */
 } state = { .sink = SINK_STDERR, .level = LOG_LEVEL_INFO, .fd = -1 };
 
 static const char *const level_name[] = { "error", "warning", "info", "debug" };
@@ -77,6 +79,11 @@ int log_open(const char *sink, enum log_level level, struct err *err)
 
 		if (fd < 0)
 			return err_set(err, -errno, "--log %s: %s", sink, strerror(errno));
+		state.name = strdup(sink);
+		if (!state.name) {
+			close(fd);
+			return err_set(err, -ENOMEM, "out of memory");
+		}
 		state.fd = fd;
 		state.sink = SINK_FILE;
 	} else {
@@ -87,12 +94,27 @@ int log_open(const char *sink, enum log_level level, struct err *err)
 	return 0;
 }
 
+int log_reopen(struct err *err)
+{
+	cleanup_close int fd = -1;
+
+	if (state.sink != SINK_FILE)
+		return 0;
+	fd = open(state.name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	/* The number stays: a thread that writes right now finds one file or the other behind it.
+	 */
+	if (fd < 0 || dup3(fd, state.fd, O_CLOEXEC) < 0)
+		return err_set(err, -errno, "--log %s: %s", state.name, strerror(errno));
+	return 0;
+}
+
 void log_close(void)
 {
 	if (state.sink == SINK_SYSLOG)
 		closelog();
 	if (state.fd >= 0)
 		close(steal_fd(state.fd));
+	free(steal_ptr(state.name));
 	state.sink = SINK_STDERR;
 }
 

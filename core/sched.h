@@ -31,6 +31,7 @@ struct sched_ops {
 	void (*post)(struct sched *s, struct task *task);
 	void (*arm)(struct sched *s, struct sched_timer *timer, uint64_t when_ns);
 	bool (*disarm)(struct sched *s, struct sched_timer *timer);
+	void (*quiesce)(struct sched *s, struct task *task);
 	uint64_t (*now)(struct sched *s);
 	uint64_t (*realtime)(struct sched *s);
 	void (*destroy)(struct sched *s);
@@ -77,6 +78,16 @@ static inline void sched_arm(struct sched *s, struct sched_timer *timer, uint64_
 static inline bool sched_disarm(struct sched *s, struct sched_timer *timer)
 {
 	return s->ops->disarm(s, timer);
+}
+
+/*
+ * Wait until @task neither waits to run nor runs; the caller makes sure that nobody posts
+ * or arms it again. Then its memory may go. Not from a task of the scheduler, no lock held.
+ */
+static inline void sched_quiesce(struct sched *s, struct task *task)
+{
+	if (s->ops->quiesce)
+		s->ops->quiesce(s, task);
 }
 
 /* Monotonic nanoseconds. Any thread. */

@@ -24,6 +24,10 @@ struct threads {
 	bool stopping;           /* guarded by lock */
 	unsigned count;
 	char name[16];
+	pthread_cond_t ended;     /* a task ended while somebody quiesces */
+	unsigned quiescing;       /* guarded by lock */
+	struct task *running[64]; /* per worker; guarded by lock */
+	unsigned workers;         /* started so far; guarded by lock */
 	pthread_t thread[];
 };
 
@@ -66,6 +70,25 @@ static bool threads_disarm(struct sched *s, struct sched_timer *timer)
 	timer->armed = false;
 	list_del(&timer->task.link);
 	return true;
+}
+
+static bool busy(const struct threads *t, const struct task *task)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(t->running); i++)
+		if (t->running[i] == task)
+			return true;
+	return !list_empty(&task->link);
+}
+
+static void threads_quiesce(struct sched *s, struct task *task)
+{
+	struct threads *t = container_of(s, struct threads, sched);
+
+	guard(&t->lock);
+	t->quiescing++;
+	while (busy(t, task))
+		pthread_cond_wait(&t->ended, &t->lock);
+	t->quiescing--;
 }
 
 static uint64_t threads_now(struct sched *s)
@@ -112,9 +135,11 @@ static void wait_for_work(struct threads *t)
 static void *worker(void *arg)
 {
 	struct threads *t = arg;
+	unsigned me;
 
 	pthread_setname_np(pthread_self(), t->name);
 	pthread_mutex_lock(&t->lock);
+	me = t->workers++;
 	for (;;) {
 		struct task *task;
 
@@ -125,9 +150,13 @@ static void *worker(void *arg)
 			/* Another worker may be idle while more is ready (timers came due). */
 			if (!list_empty(&t->ready))
 				pthread_cond_signal(&t->wake);
+			t->running[me] = task;
 			pthread_mutex_unlock(&t->lock);
 			task->run(task);
 			pthread_mutex_lock(&t->lock);
+			t->running[me] = NULL;
+			if (t->quiescing)
+				pthread_cond_broadcast(&t->ended);
 		} else if (t->stopping) {
 			break;
 		} else {
@@ -153,6 +182,7 @@ static void threads_destroy(struct sched *s)
 	for (unsigned i = 0; i < t->count; i++)
 		pthread_join(t->thread[i], NULL);
 	pthread_cond_destroy(&t->wake);
+	pthread_cond_destroy(&t->ended);
 	pthread_mutex_destroy(&t->lock);
 	free(t);
 }
@@ -161,6 +191,7 @@ static const struct sched_ops threads_ops = {
 	.post = threads_post,
 	.arm = threads_arm,
 	.disarm = threads_disarm,
+	.quiesce = threads_quiesce,
 	.now = threads_now,
 	.realtime = threads_realtime,
 	.destroy = threads_destroy,
@@ -180,6 +211,7 @@ struct sched *sched_threads_create(unsigned threads, const char *name)
 	list_init(&t->ready);
 	list_init(&t->timers);
 	pthread_mutex_init(&t->lock, NULL);
+	pthread_cond_init(&t->ended, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&t->wake, &attr);

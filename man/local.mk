@@ -1,1 +1,1 @@
-# Files of man/
+dist_man_MANS += man/nearblk.1

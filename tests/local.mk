@@ -1,6 +1,7 @@
 # Unit tests mirror the tree: tests/FOLDER/MODULE-test.c, one Check program per module.
 if HAVE_CHECK
 TEST_LIBS = $(NB_LIBS) $(CHECK_LIBS)
+include tests/lib/local.mk
 include tests/core/local.mk
 include tests/policy/local.mk
 include tests/transport/local.mk
@@ -9,5 +10,6 @@ include tests/mount/local.mk
 include tests/control/local.mk
 include tests/cmd/local.mk
 endif
+include tests/lib/shell.mk
 include tests/bench/local.mk
 include tests/integration/local.mk

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Index updates in the order in which the map changed. They are queued under the lock at the moment
+ * of the change and applied by one task, so a put can never overtake the deletion that made it
+ * obsolete.
+ *
+ * An index that fails is wiped: it then knows nothing, which is always true. If
+ * even that fails, barriers report the error and no segment is reused any more.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache/internal.h"
+#include "core/log.h"
+
+#define INDEX_BATCH 256
+
+static void push(struct cache *c, struct index_item *item)
+{
+	list_init(&item->link);
+	list_add_tail(&c->index_queue, &item->link);
+	if (!c->index_busy) {
+		c->index_busy = true;
+		cache_get(c);
+		sched_post(c->sched, &c->index_task);
+	}
+}
+
+static struct index_item *item_new(struct cache *c, enum index_op_kind kind, uint64_t blk,
+				   uint64_t n)
+{
+	struct index_item *item = calloc(1, sizeof(*item));
+
+	if (!item) {
+		/* A lost put costs time; a lost deletion must not go unnoticed. */
+		if (kind == INDEX_DELETE)
+			c->index_failed = true;
+		return NULL;
+	}
+	item->op.kind = kind;
+	item->op.extent.blk = blk;
+	item->op.extent.nblocks = n;
+	return item;
+}
+
+void indexq_put(struct cache *c, uint64_t blk, uint32_t n, uint32_t slot, const uint32_t *crc)
+{
+	struct index_item *item = item_new(c, INDEX_PUT, blk, n);
+	struct segment *s = &c->seg[slot_segment(c, slot)];
+
+	if (!item)
+		return;
+	item->crc = malloc(n * sizeof(*crc));
+	if (!item->crc) {
+		free(item);
+		return;
+	}
+	memcpy(item->crc, crc, n * sizeof(*crc));
+	item->op.extent.kind = INDEX_DATA;
+	item->op.extent.segment = slot_segment(c, slot);
+	item->op.extent.slot = slot % c->seg_slots;
+	item->op.extent.incarnation = s->incarnation;
+	item->op.extent.crc = item->crc;
+	push(c, item);
+}
+
+void indexq_zero(struct cache *c, uint64_t blk, uint64_t n)
+{
+	struct index_item *item = item_new(c, INDEX_PUT, blk, n);
+
+	if (!item)
+		return;
+	item->op.extent.kind = INDEX_ZERO;
+	push(c, item);
+}
+
+void indexq_delete(struct cache *c, uint64_t blk, uint64_t n)
+{
+	struct index_item *item = item_new(c, INDEX_DELETE, blk, n);
+
+	if (item)
+		push(c, item);
+}
+
+void indexq_wipe(struct cache *c)
+{
+	struct index_item *item = item_new(c, INDEX_DELETE, 0, 0);
+
+	c->index_failed = true;
+	if (item)
+		push(c, item);
+}
+
+bool indexq_barrier(struct cache *c, void (*applied)(struct cache *c, void *ctx, int result),
+		    void *ctx)
+{
+	struct index_item *item = item_new(c, INDEX_DELETE, 0, 0);
+
+	if (!item)
+		return false;
+	item->durable = true;
+	item->applied = applied;
+	item->ctx = ctx;
+	push(c, item);
+	return true;
+}
+
+/* Take up to INDEX_BATCH items off the queue. The lock is held. */
+static size_t take(struct cache *c, struct index_item **item, bool *ret_durable)
+{
+	size_t n = 0;
+
+	*ret_durable = false;
+	while (n < INDEX_BATCH && !list_empty(&c->index_queue)) {
+		item[n] = list_entry(list_pop(&c->index_queue), struct index_item, link);
+		*ret_durable |= item[n]->durable;
+		n++;
+	}
+	return n;
+}
+
+static int apply(struct cache *c, struct index_item **item, size_t n, bool durable)
+{
+	struct index_op op[INDEX_BATCH];
+	size_t ops = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (item[i]->op.extent.nblocks)
+			op[ops++] = item[i]->op;
+	if (!ops && !durable)
+		return 0;
+	return index_apply(c->conf.index, op, ops, durable);
+}
+
+void indexq_run(struct task *t)
+{
+	struct cache *c = container_of(t, struct cache, index_task);
+	struct index_item *item[INDEX_BATCH];
+	bool durable, failed;
+	struct todo todo;
+	size_t n;
+	int r;
+
+	cache_lock(c, &todo);
+	n = take(c, item, &durable);
+	failed = c->index_failed;
+	c->index_failed = false;
+	cache_unlock(c, &todo);
+	r = failed ? -EIO : apply(c, item, n, durable);
+	if (r < 0) {
+		log_warning("index: %s; clean data is forgotten", strerror(-r));
+		r = index_wipe(c->conf.index);
+		if (r < 0)
+			log_error("index: cannot be wiped: %s; no cache space is reused",
+				  strerror(-r));
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (item[i]->applied)
+			item[i]->applied(c, item[i]->ctx, r);
+		free(item[i]->crc);
+		free(item[i]);
+	}
+	cache_lock(c, &todo);
+	c->index_failed |= r < 0;
+	if (!list_empty(&c->index_queue)) {
+		sched_post(c->sched, &c->index_task);
+	} else {
+		c->index_busy = false;
+		cache_put(c);
+	}
+	cache_unlock(c, &todo);
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Opening a cache directory: scan.c reads it (steps 1 to 3), then
+ *
+ *  4. fill the map: the index first, then the log in order, which wins;
+ *  5. append "cut here" and a barrier to a fresh segment and make all that was kept durable; only
+ * then is the cache open.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache/scan.h"
+#include "core/log.h"
+
+/* ---- 4. the map ---- */
+
+static bool extent_sane(const struct cache *c, const struct index_extent *e)
+{
+	const struct segment *s;
+
+	if (!range_inside(e->blk, e->nblocks, c->nblocks))
+		return false;
+	if (e->kind == INDEX_ZERO)
+		return true;
+	if (e->segment >= c->nsegs || e->slot < 2 ||
+	    !range_inside(e->slot, e->nblocks, c->seg_slots))
+		return false;
+	s = &c->seg[e->segment];
+	return s->state == SEG_SEALED && s->class == FORMAT_CLEAN &&
+	       s->incarnation == e->incarnation;
+}
+
+static int each_extent(void *ctx, const struct index_extent *e)
+{
+	struct recovery *rec = ctx;
+	struct cache *c = rec->c;
+
+	if (!extent_sane(c, e))
+		return 0;
+	if (map_reserve(&c->map, e->blk, e->kind == INDEX_ZERO ? 1 : e->nblocks) < 0 ||
+	    map_reserve(&c->map, e->blk + e->nblocks - 1, 1) < 0)
+		return -ENOMEM;
+	if (e->kind == INDEX_ZERO) {
+		cache_map_fill(c, e->blk, e->nblocks, MAP_ENTRY_ZERO);
+		return 0;
+	}
+	for (uint64_t i = 0; i < e->nblocks; i++)
+		cache_map_set(c, e->blk + i,
+			      map_entry(e->segment * c->seg_slots + e->slot + (uint32_t)i,
+					e->crc[i]));
+	return 0;
+}
+
+/* The index knows nothing: believe those records of the clean store that no reclaimed guest record
+ * can have made old. */
+static int rebuild(struct recovery *rec)
+{
+	struct cache *c = rec->c;
+
+	for (uint32_t i = 0; i < c->nsegs; i++) {
+		struct segment *s = &c->seg[i];
+		struct seg_table t = { 0 };
+		uint32_t at = 0;
+		int r;
+
+		if (s->state != SEG_SEALED || s->class != FORMAT_CLEAN)
+			continue;
+		r = table_load(c, i, s->file, s->incarnation, &t, NULL);
+		if (r == -ENOMEM)
+			return r;
+		for (uint32_t k = 0; k < t.nrecords; at += format_payload(&t.record[k++])) {
+			const struct format_record *f = &t.record[k];
+
+			if (f->kind != FORMAT_FILL || f->seq + 1 < rec->tail ||
+			    !range_inside(f->blk, f->nblocks, c->nblocks) ||
+			    map_reserve(&c->map, f->blk, f->nblocks) < 0)
+				continue;
+			for (uint32_t b = 0; b < f->nblocks; b++)
+				cache_map_set(c, f->blk + b,
+					      map_entry(i * c->seg_slots + f->slot + b,
+							t.crc[at + b]));
+			indexq_put(c, f->blk, f->nblocks, i * c->seg_slots + f->slot, &t.crc[at]);
+		}
+		seg_table_fini(&t);
+	}
+	return 0;
+}
+
+static int load_index(struct recovery *rec)
+{
+	struct cache *c = rec->c;
+	int r = 0;
+
+	if (!c->conf.index->fresh) {
+		r = index_load(c->conf.index, each_extent, rec);
+		if (r == 0 || r == -ENOMEM)
+			return r;
+		log_warning("cache: the index cannot be read (%s): made anew", strerror(-r));
+		cache_map_fill(c, 0, c->nblocks, MAP_ENTRY_NONE);
+		r = index_wipe(c->conf.index);
+		if (r < 0)
+			return r;
+	}
+	return rebuild(rec);
+}
+
+static void lost_record(struct cache *c, const struct format_record *r, uint64_t destaged)
+{
+	bool dirty = r->seq > destaged;
+
+	if (!format_is_data(r))
+		return;
+	/* At the target already: fetched again. Else the bytes are gone, and no older version may
+	 * show. */
+	cache_map_fill(c, r->blk, r->nblocks, dirty ? MAP_ENTRY_BAD : MAP_ENTRY_NONE);
+	if (!dirty) {
+		indexq_delete(c, r->blk, r->nblocks);
+		return;
+	}
+	cache_note_damage(c, r->blk, r->nblocks, true);
+	c->damaged = true;
+	log_error("cache: %" PRIu64 " bytes at offset %" PRIu64
+		  ", not yet at the target, are damaged on the local disk: reads of them fail, and "
+		  "nothing written after them is sent",
+		  (uint64_t)r->nblocks * BLK, r->blk * BLK);
+}
+
+static int apply_record(struct recovery *rec, struct found *f, struct todo *todo)
+{
+	struct cache *c = rec->c;
+	const struct format_record *r = &f->record;
+	uint32_t base = f->segment * c->seg_slots + r->slot;
+
+	if (r->kind == FORMAT_BARRIER) {
+		if (r->seq > rec->destaged)
+			epoch_close(c, r->seq, r->blk, r->nblocks == FORMAT_CUT_FLUSH, todo);
+		return 0;
+	}
+	if (!format_is_data(r))
+		return 0;
+	if (map_reserve(&c->map, r->blk, r->kind == FORMAT_WRITE ? r->nblocks : 1) < 0 ||
+	    map_reserve(&c->map, r->blk + r->nblocks - 1, 1) < 0)
+		return -ENOMEM;
+	if (f->lost)
+		lost_record(c, r, rec->destaged);
+	else if (r->kind == FORMAT_WRITE)
+		for (uint32_t i = 0; i < r->nblocks; i++)
+			cache_map_set(c, r->blk + i, map_entry(base + i, f->crc[i]));
+	else
+		cache_map_fill(c, r->blk, r->nblocks, MAP_ENTRY_ZERO);
+	if (r->seq > rec->destaged)
+		epoch_add(c, r, 1 + format_payload(r));
+	return 0;
+}
+
+static int fill_map(struct recovery *rec, struct err *err)
+{
+	struct cache *c = rec->c;
+	struct todo todo;
+	int r = 0;
+
+	for (uint32_t i = 0; i < c->nsegs; i++)
+		if (segment_in_use(&c->seg[i]) && segment_arm(c, &c->seg[i]) < 0)
+			return err_set(err, -ENOMEM, "out of memory");
+	r = load_index(rec);
+	if (r < 0)
+		return err_set(err, r, "cache index: %s", strerror(-r));
+	cache_lock(c, &todo);
+	for (size_t i = 0; i < rec->nfound && r == 0; i++)
+		if (!rec->found[i].void_)
+			r = apply_record(rec, &rec->found[i], &todo);
+	cache_unlock(c, &todo);
+	return r < 0 ? err_set(err, r, "out of memory") : 0;
+}
+
+/* Which segments hold what was kept; the others are free. */
+static void sort_segments(struct recovery *rec)
+{
+	struct cache *c = rec->c;
+
+	for (uint32_t i = 0; i < c->nsegs; i++) {
+		struct segment *s = &c->seg[i];
+
+		if (s->state != SEG_SEALED || s->class != FORMAT_LOG)
+			continue;
+		s->first_seq = 1;
+		s->last_seq = 0;
+	}
+	for (size_t i = 0; i < rec->nfound; i++) {
+		const struct found *f = &rec->found[i];
+		struct segment *s = &c->seg[f->segment];
+
+		if (f->void_ || f->lost)
+			continue;
+		if (s->last_seq == 0)
+			s->first_seq = f->record.seq;
+		s->last_seq = f->record.seq;
+	}
+	for (uint32_t i = 0; i < c->nsegs; i++) {
+		struct segment *s = &c->seg[i];
+
+		if (s->state != SEG_SEALED)
+			continue;
+		s->order = s->incarnation;
+		if (s->class == FORMAT_LOG) {
+			s->unsynced = true;
+			if (s->last_seq == 0)
+				s->state = SEG_FREE;
+		} else if (s->live == 0) {
+			s->state = SEG_FREE;
+		} else {
+			s->end_slot = c->seg_slots;
+			s->probation = true;
+		}
+		if (s->state == SEG_FREE)
+			segment_disarm(s);
+	}
+	c->next_incarnation = rec->incarnation + 1;
+	c->next_order = c->next_incarnation;
+}
+
+/* ---- 5. open for writes ---- */
+
+struct opening {
+	struct append_op cut, barrier;
+	struct sync_wait sync;
+	bool done;
+	int result;
+};
+
+static struct opening *opening_of(struct cache *c)
+{
+	return c->opening;
+}
+
+static bool opened(struct cache *c)
+{
+	return opening_of(c)->done;
+}
+
+static void opening_end(struct cache *c, int result)
+{
+	opening_of(c)->result = result;
+	opening_of(c)->done = true;
+}
+
+static void opening_synced(struct cache *c, struct sync_wait *w, int result, struct todo *todo)
+{
+	opening_end(c, result);
+}
+
+static void cut_appended(struct cache *c, struct append_op *op, int result, struct todo *todo)
+{
+	if (result < 0)
+		opening_end(c, result);
+}
+
+static void barrier_appended(struct cache *c, struct append_op *op, int result, struct todo *todo)
+{
+	struct opening *o = opening_of(c);
+
+	if (result < 0) {
+		opening_end(c, result);
+		return;
+	}
+	epoch_close(c, op->record.seq, op->record.blk, false, todo);
+	o->sync.seq = op->record.seq;
+	o->sync.synced = opening_synced;
+	sync_submit(c, &o->sync, todo);
+}
+
+static int open_log(struct recovery *rec, struct err *err)
+{
+	struct cache *c = rec->c;
+	struct opening o = {
+		.cut = { .control = true, .appended = cut_appended },
+		.barrier = { .control = true, .appended = barrier_appended },
+	};
+	struct todo todo;
+
+	o.cut.record.kind = FORMAT_CUT;
+	o.cut.record.blk = rec->last;
+	o.barrier.record.kind = FORMAT_BARRIER;
+	o.barrier.record.nblocks = FORMAT_CUT_OTHER;
+	cache_lock(c, &todo);
+	c->opening = &o;
+	o.barrier.record.blk = sched_realtime(c->sched);
+	c->destaged_seq = rec->destaged;
+	c->far_as_of_ns = rec->far_as_of;
+	c->appended_seq = rec->last;
+	c->durable_seq = MIN(rec->durable, rec->last);
+	c->next_seq = MAX(rec->max_seen, rec->limit) + 1;
+	c->started = true;
+	append_submit(&c->log, &o.cut, &todo);
+	append_submit(&c->log, &o.barrier, &todo);
+	janitor_kick(c);
+	cache_unlock(c, &todo);
+	cache_wait(c, opened);
+	c->opening = NULL;
+	if (o.result < 0)
+		return err_set(err, o.result, "cache directory: cannot be written: %s",
+			       strerror(-o.result));
+	return 0;
+}
+
+int cache_recover(struct cache *c, struct err *err)
+{
+	struct recovery rec = { .c = c };
+	int r;
+
+	r = scan_directory(&rec, err);
+	if (r == 0)
+		r = fill_map(&rec, err);
+	if (r == 0) {
+		sort_segments(&rec);
+		r = open_log(&rec, err);
+	}
+	scan_fini(&rec);
+	return r;
+}

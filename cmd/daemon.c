@@ -1,0 +1,538 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Threads: the main thread builds, then waits in serve() for something to change, and takes down;
+ * one thread takes all signals; the control server, the mount, the cache and the leaf have
+ * their own. What those want from the main thread they note under `lock` and signal `changed`.
+ */
+#include "cmd/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef HAVE_LIBSYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#include "cmd/cmd.h"
+#include "cmd/place.h"
+#include "control/socket.h"
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "core/parse.h"
+
+/* How long a client of `nearblk umount` has to fetch the last word before the process ends. */
+#define LAST_WORD_NS (2 * NSEC_PER_SEC)
+/* A client that has not asked for this long is gone. */
+#define CLIENT_GONE_NS (15 * NSEC_PER_SEC)
+#define WAKE_UP_NS (5 * NSEC_PER_SEC)
+
+/* Ends the signal thread; from outside it means nothing. */
+#define QUIT_SIGNAL SIGUSR2
+
+static void notify_systemd(const char *state)
+{
+#ifdef HAVE_LIBSYSTEMD
+	sd_notify(0, state);
+#else
+	(void)state;
+#endif
+}
+
+uint64_t daemon_dirty_bytes(struct daemon *d)
+{
+	struct cache_status st;
+
+	cache_status(d->stack.cache, &st);
+	return st.dirty_bytes;
+}
+
+/* Tell whoever started us; @text NULL: all is well. False: nobody listens any more. */
+static bool tell_parent(struct daemon *d, int *fd, const char *text)
+{
+	char message[sizeof(struct err) + 2];
+	int n;
+
+	if (*fd < 0) {
+		if (text)
+			cmd_fail("%s", text);
+		return true;
+	}
+	n = snprintf(message, sizeof(message), "%c%s", text ? 'E' : 'R', text ? text : "");
+	n = write(*fd, message, (size_t)n) == n;
+	close(steal_fd(*fd));
+	return n;
+}
+
+/* ---- signals ---- */
+
+static void handle_signal(struct daemon *d, int sig)
+{
+	struct err err;
+
+	switch (sig) {
+	case SIGUSR1:
+		if (d->stack.cache)
+			blk_kick(d->stack.cache);
+		break;
+	case SIGHUP:
+		if (log_reopen(&err) < 0)
+			log_warning("%s", err.text);
+		break;
+	case SIGTERM:
+	case SIGINT:
+		pthread_mutex_lock(&d->lock);
+		if (d->phase == PHASE_STARTING) {
+			/* Nothing is mounted and nothing was acknowledged: as good as kill -9. */
+			pthread_mutex_unlock(&d->lock);
+			_exit(EXIT_FAILED);
+		}
+		d->stop_signals++;
+		pthread_cond_signal(&d->changed);
+		pthread_mutex_unlock(&d->lock);
+		break;
+	}
+}
+
+static void *take_signals(void *arg)
+{
+	struct daemon *d = arg;
+	sigset_t set;
+	int sig;
+
+	pthread_setname_np(pthread_self(), "nb-signals");
+	pthread_sigmask(SIG_SETMASK, NULL, &set);
+	for (;;) {
+		if (sigwait(&set, &sig) != 0)
+			continue;
+		if (sig == QUIT_SIGNAL) {
+			guard(&d->lock);
+			if (d->quit_signals)
+				return NULL;
+			continue;
+		}
+		handle_signal(d, sig);
+	}
+}
+
+/* Block what we handle in this and every later thread, and start the one that waits for it. */
+static int start_signals(struct daemon *d, struct err *err)
+{
+	static const int ours[] = { SIGTERM, SIGINT, SIGUSR1, SIGHUP, QUIT_SIGNAL };
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		sigaddset(&set, ours[i]);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	if (pthread_create(&d->signals, NULL, take_signals, d))
+		return err_set(err, -EAGAIN, "cannot start a thread");
+	return 0;
+}
+
+static void stop_signals(struct daemon *d)
+{
+	pthread_mutex_lock(&d->lock);
+	d->quit_signals = true;
+	pthread_mutex_unlock(&d->lock);
+	pthread_kill(d->signals, QUIT_SIGNAL);
+	pthread_join(d->signals, NULL);
+}
+
+/* ---- start ---- */
+
+/* A log that is there on this host, for a daemon nobody told where to write. */
+static int open_log(const struct daemon_config *conf, struct err *err)
+{
+	char file[PATH_MAX + 8];
+
+	if (conf->log[0])
+		return log_open(conf->log, conf->log_level, err);
+	if (conf->foreground)
+		return log_open("stderr", conf->log_level, err);
+	if (log_open("journal", conf->log_level, err) == 0)
+		return 0;
+	if (access("/dev/log", W_OK) == 0 && log_open("syslog", conf->log_level, err) == 0)
+		return 0;
+	snprintf(file, sizeof(file), "%s/log", conf->stack.cache_dir);
+	return log_open(file, conf->log_level, err);
+}
+
+/* Called by a thread of the mount. */
+static void on_unmounted(void *ctx, int reason)
+{
+	struct daemon *d = ctx;
+
+	if (reason < 0 && reason != -ECONNABORTED)
+		log_error("reading from the kernel failed: %s", strerror(-reason));
+	guard(&d->lock);
+	d->unmounted = true;
+	pthread_cond_signal(&d->changed);
+}
+
+static int mount_volume(struct daemon *d, struct err *err)
+{
+	struct mount_config mc = {
+		.dev = d->stack.cache,
+		.mountpoint = d->conf->mountpoint,
+		.fsname = d->conf->stack.leaf.url.text,
+		.uid = d->conf->uid,
+		.gid = d->conf->gid,
+		.mode = d->conf->mode,
+		.read_only = d->read_only,
+		.allow_other = d->conf->allow_other,
+		.on_unmounted = on_unmounted,
+		.ctx = d,
+	};
+	int r;
+
+	/* From here on a signal has to take the mount down again. */
+	pthread_mutex_lock(&d->lock);
+	d->phase = PHASE_MOUNTED;
+	pthread_mutex_unlock(&d->lock);
+	r = mount_create(&mc, &d->mount, err);
+	if (r == 0)
+		r = mount_start(d->mount, err);
+	if (r < 0 && d->mount)
+		mount_detach(d->mount);
+	return r;
+}
+
+static int start(struct daemon *d, struct err *err)
+{
+	char path[CONTROL_PATH_MAX];
+	struct blk_info info;
+	int r = control_socket_path(d->conf->stack.cache_dir, path, err);
+
+	if (r == 0)
+		r = stack_open(&d->conf->stack, &d->stack, err);
+	if (r < 0)
+		return r;
+	blk_info(d->stack.cache, &info);
+	d->read_only = d->conf->stack.read_only || (info.flags & BLK_INFO_READ_ONLY);
+	d->aux = sched_threads_create(1, "command");
+	if (!d->aux)
+		return err_set(err, -ENOMEM, "cannot start threads");
+	/* The lock on the directory is ours, so a socket that is in the way is a dead one's. */
+	r = control_server_start(path, &daemon_control_ops, d, &d->control, err);
+	if (r == 0)
+		r = mount_volume(d, err);
+	if (r == 0)
+		place_remember(d->conf->stack.cache_dir);
+	return r;
+}
+
+/* ---- serve ---- */
+
+static void on_drained(struct cache_drain *drain, int result)
+{
+	struct daemon *d = container_of(drain, struct daemon, drain);
+
+	if (result == -EIO)
+		log_error("damage keeps dirty data from being sent; see nearblk status");
+	guard(&d->lock);
+	d->drained = true;
+	pthread_cond_signal(&d->changed);
+}
+
+static void start_drain(struct daemon *d)
+{
+	d->drain = (struct cache_drain){ .done = on_drained };
+	list_init(&d->drain.link);
+	d->drained = false;
+	d->draining = true;
+	cache_drain(d->stack.cache, &d->drain);
+}
+
+/* Afterwards on_drained() will not run. */
+static void end_drain(struct daemon *d)
+{
+	if (!d->draining)
+		return;
+	d->draining = false;
+	if (cache_drain_cancel(d->stack.cache, &d->drain))
+		return;
+	pthread_mutex_lock(&d->lock);
+	while (!d->drained)
+		pthread_cond_wait(&d->changed, &d->lock);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static uint64_t after(uint64_t ns)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	return ns > UINT64_MAX - now ? UINT64_MAX : now + ns;
+}
+
+/* SIGTERM: send, let nobody new in, and serve who is in. */
+static void begin_stop(struct daemon *d)
+{
+	char span[24];
+
+	log_info("told to stop; sending what is dirty and serving open files for at most %s",
+		 format_duration(d->conf->stop_timeout_ns, span));
+	notify_systemd("STOPPING=1");
+	start_drain(d);
+	mount_detach(d->mount);
+	pthread_mutex_lock(&d->lock);
+	d->phase = PHASE_DETACHED;
+	d->deadline_ns = after(d->conf->stop_timeout_ns);
+	pthread_mutex_unlock(&d->lock);
+}
+
+/* The kernel side is gone, by whatever way: nothing can be written any more. */
+static void begin_drain(struct daemon *d)
+{
+	bool flush = true;
+
+	/* Removes the dead name where the connection was cut; nothing to do otherwise. */
+	mount_detach(d->mount);
+	end_drain(d);
+	pthread_mutex_lock(&d->lock);
+	if (d->umount == UMOUNT_DRAINING) {
+		flush = d->umount_flush;
+		d->deadline_ns = after(d->umount_limit_ns);
+	} else if (d->phase != PHASE_DETACHED) {
+		d->deadline_ns = after(d->conf->stop_timeout_ns);
+	}
+	d->phase = PHASE_DRAINING;
+	d->drained = !flush;
+	pthread_mutex_unlock(&d->lock);
+	if (flush)
+		start_drain(d);
+}
+
+/* What `nearblk umount` asked for; the volume stays as it is where that fails. */
+static void try_umount(struct daemon *d)
+{
+	struct err err = { .text = "" };
+	int r = mount_unmount(d->mount, &err);
+
+	guard(&d->lock);
+	if (r < 0 && r != -ENOENT) {
+		d->umount_busy = r == -EBUSY;
+		memcpy(d->umount_error, err.text, sizeof(d->umount_error) - 1);
+		d->umount = UMOUNT_FAILED;
+		return;
+	}
+	d->umount = UMOUNT_DRAINING;
+	d->umount_polled_ns = clock_monotonic_ns();
+}
+
+/* Nobody waits for this umount any more: it ends like a plain one. The lock is held. */
+static void check_client(struct daemon *d)
+{
+	if (d->umount != UMOUNT_DRAINING || d->phase != PHASE_DRAINING)
+		return;
+	if (d->umount_attended && clock_monotonic_ns() - d->umount_polled_ns < CLIENT_GONE_NS)
+		return;
+	d->deadline_ns = MIN(d->deadline_ns, after(d->conf->stop_timeout_ns));
+	d->umount = UMOUNT_NONE;
+}
+
+/* Wait for a change, the deadline, or a moment. The lock is held. */
+static void wait_change(struct daemon *d, uint64_t deadline_ns)
+{
+	uint64_t until = MIN(deadline_ns, after(WAKE_UP_NS));
+	struct timespec ts = { .tv_sec = (time_t)(until / NSEC_PER_SEC),
+			       .tv_nsec = (long)(until % NSEC_PER_SEC) };
+
+	pthread_cond_timedwait(&d->changed, &d->lock, &ts);
+}
+
+enum action { ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
+
+/* What is to be done next; waits until there is something. */
+static enum action next_action(struct daemon *d)
+{
+	guard(&d->lock);
+	for (;;) {
+		bool going = d->phase == PHASE_DETACHED || d->phase == PHASE_DRAINING;
+
+		check_client(d);
+		if (d->stop_signals > 1 || (d->phase == PHASE_DRAINING && d->drained) ||
+		    (going && clock_monotonic_ns() >= d->deadline_ns))
+			return ACT_END;
+		if (d->unmounted && d->phase != PHASE_DRAINING)
+			return ACT_DRAIN;
+		if (d->stop_signals && d->phase == PHASE_MOUNTED)
+			return ACT_STOP;
+		if (d->stop_signals && d->phase == PHASE_DRAINING && d->deadline_ns == UINT64_MAX)
+			d->deadline_ns = after(d->conf->stop_timeout_ns);
+		if (d->umount == UMOUNT_WANTED && d->phase == PHASE_MOUNTED)
+			return ACT_UMOUNT;
+		wait_change(d, going ? d->deadline_ns : UINT64_MAX);
+	}
+}
+
+static void serve(struct daemon *d)
+{
+	for (;;) {
+		switch (next_action(d)) {
+		case ACT_STOP:
+			begin_stop(d);
+			break;
+		case ACT_UMOUNT:
+			try_umount(d);
+			break;
+		case ACT_DRAIN:
+			begin_drain(d);
+			break;
+		case ACT_END:
+			return;
+		}
+	}
+}
+
+/* ---- end ---- */
+
+/* Let the client of a `nearblk umount` fetch what is left. */
+static void say_last_word(struct daemon *d)
+{
+	uint64_t end = after(LAST_WORD_NS);
+
+	guard(&d->lock);
+	if (d->umount != UMOUNT_DRAINING)
+		return;
+	d->umount = UMOUNT_DONE;
+	while (d->umount_attended && clock_monotonic_ns() < end)
+		wait_change(d, end);
+}
+
+static void log_end(struct daemon *d, uint64_t left)
+{
+	char size[16];
+
+	if (left == 0) {
+		log_info("stopped: everything is at the target");
+		place_forget(d->conf->stack.cache_dir);
+	} else {
+		log_warning("stopped: %s (%" PRIu64
+			    " bytes) not yet at the target, kept in %s; mount "
+			    "it again to send it",
+			    format_size(left, size), left, d->conf->stack.cache_dir);
+	}
+}
+
+static void stop(struct daemon *d, bool was_up)
+{
+	uint64_t left = UINT64_MAX;
+
+	if (was_up) {
+		end_drain(d);
+		left = daemon_dirty_bytes(d);
+		pthread_mutex_lock(&d->lock);
+		d->phase = PHASE_STOPPING;
+		d->final_bytes = left;
+		pthread_mutex_unlock(&d->lock);
+	}
+	/* The data is made safe before anybody is told that the volume has ended. */
+	if (d->mount && was_up)
+		mount_detach(d->mount);
+	mount_stop(d->mount);
+	stack_stop(&d->stack);
+	if (was_up)
+		say_last_word(d);
+	control_server_stop(steal_ptr(d->control));
+	mount_destroy(steal_ptr(d->mount));
+	sched_destroy(steal_ptr(d->aux));
+	stack_close(&d->stack);
+	if (was_up)
+		log_end(d, left);
+}
+
+/* No descriptor, terminal, directory or mask of the caller stays with us; but what it hears from
+ * us. */
+static void leave_caller(struct daemon *d, int *ready_fd)
+{
+	setsid();
+	/* The pipe becomes 3; everything above it goes. */
+	if (*ready_fd != 3) {
+		dup2(*ready_fd, 3);
+		*ready_fd = 3;
+	}
+	close_range(4, ~0u, 0);
+	fcntl(*ready_fd, F_SETFD, FD_CLOEXEC);
+	if (chdir("/") < 0)
+		log_warning("cannot leave the working directory: %s", strerror(errno));
+}
+
+/* Helpers may still have spoken on the terminal while we started; from now on nobody does. */
+static void leave_terminal(void)
+{
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0)
+		return;
+	for (int fd = 0; fd <= 2; fd++)
+		dup2(null, fd);
+}
+
+static void init(struct daemon *d, const struct daemon_config *conf)
+{
+	pthread_condattr_t attr;
+
+	*d = (struct daemon){
+		.conf = conf,
+		.started_ns = clock_monotonic_ns(),
+		.deadline_ns = UINT64_MAX,
+		.final_bytes = UINT64_MAX,
+	};
+	pthread_mutex_init(&d->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&d->changed, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+int daemon_run(const struct daemon_config *conf)
+{
+	struct err err = { .text = "" };
+	int ready_fd = conf->ready_fd, r;
+	struct daemon daemon, *d = &daemon;
+	bool up;
+
+	init(d, conf);
+	umask(077);
+	if (!conf->foreground)
+		leave_caller(d, &ready_fd);
+	r = open_log(conf, &err);
+	if (r < 0) {
+		tell_parent(d, &ready_fd, err.text);
+		return EXIT_FAILED;
+	}
+	mount_protect_process();
+	r = start_signals(d, &err);
+	if (r < 0) {
+		tell_parent(d, &ready_fd, err.text);
+		return EXIT_FAILED;
+	}
+	r = start(d, &err);
+	up = r == 0;
+	if (up) {
+		if (!conf->foreground)
+			leave_terminal();
+		log_info("%s is mounted on %s, cache in %s", d->conf->stack.leaf.url.text,
+			 conf->mountpoint, conf->stack.cache_dir);
+		notify_systemd("READY=1");
+		if (!tell_parent(d, &ready_fd, NULL)) {
+			log_warning("whoever asked for the mount is gone; unmounting");
+			handle_signal(d, SIGTERM);
+		}
+		serve(d);
+	}
+	stop(d, up);
+	stop_signals(d);
+	if (!up)
+		tell_parent(d, &ready_fd, err.text);
+	pthread_cond_destroy(&d->changed);
+	pthread_mutex_destroy(&d->lock);
+	log_close();
+	return up ? EXIT_DONE : EXIT_FAILED;
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "cmd/progress.h"
+#include "cmd/volume.h"
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "core/parse.h"
+#include "mount/mount.h"
+
+/* Runs in the child: 0 or a positive errno. */
+static int fsync_as_owner(const struct volume *v)
+{
+	char path[PATH_MAX + 16];
+	cleanup_close int fd = -1;
+
+	/* Without allow_other not even root may look into another user's FUSE mount. */
+	if (geteuid() == 0 && v->uid != 0 &&
+	    (setgroups(0, NULL) < 0 || setresgid(v->gid, v->gid, v->gid) < 0 ||
+	     setresuid(v->uid, v->uid, v->uid) < 0))
+		return errno;
+	snprintf(path, sizeof(path), "%s/" MOUNT_FILE_NAME, v->mountpoint);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return errno;
+	return 0;
+}
+
+/*
+ * fsync disk.img, so that dirty pages of memory maps are in the cache before it drains. In a child
+ * process: one that hangs can be left behind, and it may change its user. 0, -ETIMEDOUT, -EINTR, or
+ * the -errno of the fsync.
+ */
+static int fsync_file(const struct volume *v, uint64_t deadline_ns)
+{
+	uint64_t pause = NSEC_PER_MSEC;
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		_exit(fsync_as_owner(v));
+	while (waitpid(pid, &status, WNOHANG) == 0) {
+		bool late = clock_monotonic_ns() >= deadline_ns;
+
+		if (late || interrupted()) {
+			kill(pid, SIGKILL);
+			return late ? -ETIMEDOUT : -EINTR;
+		}
+		interruptible_sleep(pause);
+		pause = MIN(pause * 2, 50 * NSEC_PER_MSEC);
+	}
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
+static int report(struct volume *v, enum job_end end, const json_t *last, const struct err *err)
+{
+	const char *why = json_string_value(json_object_get(last, "error"));
+	uint64_t left = volume_bytes(last, "bytes_left");
+	char size[16];
+
+	switch (end) {
+	case JOB_DONE:
+		return EXIT_DONE;
+	case JOB_LOST:
+		return cmd_fail("%s: %s; what was dirty is safe in %s, mount it again to send it",
+				v->mountpoint, err->text, v->cache_dir);
+	case JOB_REFUSED:
+		return cmd_fail("%s: %s", v->mountpoint, err->text);
+	default:
+		break;
+	}
+	cmd_fail("%s: %s; %s (%" PRIu64 " bytes) not yet at the target", v->mountpoint,
+		 end == JOB_TIMEOUT       ? "the time is over"
+		 : end == JOB_INTERRUPTED ? "interrupted"
+		 : why                    ? why
+					  : "the flush failed",
+		 left == UINT64_MAX ? "?" : format_size(left, size), left == UINT64_MAX ? 0 : left);
+	return EXIT_LEFT;
+}
+
+int cmd_flush(struct option_set *set)
+{
+	uint64_t deadline_ns =
+		volume_deadline(set->value[OPT_TIMEOUT].given, set->value[OPT_TIMEOUT].number);
+	struct err err = { .text = "" };
+	json_t *last = NULL;
+	struct volume v;
+	enum job_end end;
+	int r = volume_find(set->operand[0], &v, &err);
+
+	if (r < 0)
+		return cmd_fail("%s", err.text);
+	interrupt_catch();
+	r = v.mounted ? fsync_file(&v, deadline_ns) : 0;
+	if (r == 0 || r == -ETIMEDOUT || r == -EINTR) {
+		/* Late or interrupted: the job is asked once, for the bytes that are left. */
+		end = volume_job(&v, json_pack("{s:s}", "kind", "flush"), r == 0 ? deadline_ns : 0,
+				 volume_show_drain, &last, &err);
+		if (r < 0 && end == JOB_DONE)
+			end = r == -EINTR ? JOB_INTERRUPTED : JOB_TIMEOUT;
+		r = report(&v, end, last, &err);
+		json_decref(last);
+	} else {
+		r = cmd_fail("%s/" MOUNT_FILE_NAME ": fsync failed: %s", v.mountpoint,
+			     strerror(-r));
+	}
+	volume_close(&v);
+	return r;
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Everything that can be refused without the far side is refused here, in the caller's process,
+ * with the caller's directory and terminal. Then the daemon is forked off, before there is any
+ * thread, and the caller waits for its one message.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "cmd/daemon.h"
+#include "cmd/initiator.h"
+#include "cmd/place.h"
+#include "cmd/progress.h"
+#include "core/cleanup.h"
+#include "core/parse.h"
+#include "mount/attach.h"
+#include "transport/credentials.h"
+
+/* Where the directory for the cache is not chosen: NAME under the state directory. */
+static int choose_cache_dir(const struct option_value *given, const struct url *url,
+			    char ret[PATH_MAX], struct err *err)
+{
+	cleanup_free char *real = NULL;
+	char state[PATH_MAX], name[256];
+	int r;
+
+	if (given->given) {
+		r = place_absolute(given->text, ret, err);
+		if (r < 0)
+			return r;
+		/* One directory has one name: it is what its control socket is found by. */
+		real = realpath(ret, NULL);
+		if (real)
+			snprintf(ret, PATH_MAX, "%s", real);
+		return 0;
+	}
+	r = place_state_dir(state, err);
+	if (r < 0)
+		return r;
+	url_cache_name(url, name);
+	if (snprintf(ret, PATH_MAX, "%s/%s", state, name) >= PATH_MAX)
+		return err_set(err, -ENAMETOOLONG, "%s: the path is too long", state);
+	return 0;
+}
+
+static int choose_log(const char *text, char ret[PATH_MAX], struct err *err)
+{
+	if (!text)
+		return 0;
+	if (strcmp(text, "stderr") == 0 || strcmp(text, "syslog") == 0 ||
+	    strcmp(text, "journal") == 0) {
+		strcpy(ret, text);
+		return 0;
+	}
+	return place_absolute(text, ret, err);
+}
+
+static int choose_leaf(const struct option_value *v, const char *url, struct leaf_config *leaf,
+		       struct err *err)
+{
+	int r = url_parse(url, false, &leaf->url, err);
+
+	if (r < 0)
+		return r;
+	if (v[OPT_CREDENTIALS].given)
+		r = credentials_load(v[OPT_CREDENTIALS].text, &leaf->credentials, err);
+	else
+		r = credentials_default(&leaf->credentials, err);
+	if (r < 0)
+		return r == -EINVAL ? -EBADMSG : r; /* a wrong file is not a wrong command line */
+	leaf->sessions = (unsigned)v[OPT_SESSIONS].number;
+	leaf->connect_timeout_ns = v[OPT_CONNECT_TIMEOUT].number;
+	leaf->header_digest = v[OPT_HEADER_DIGEST].number;
+	leaf->read_only = v[OPT_READ_ONLY].number;
+	if (leaf->url.scheme != URL_ISCSI && leaf->url.scheme != URL_ISER)
+		return 0;
+	return initiator_name(v[OPT_INITIATOR_NAME].text, leaf->initiator_name, err);
+}
+
+static int choose_faults(const struct option_value *v, struct stack_config *stack, struct err *err)
+{
+	if (v->count > FILTER_FAULT_RULES)
+		return err_set(err, -EINVAL, "--debug-fault: at most %d of them",
+			       FILTER_FAULT_RULES);
+	for (size_t i = 0; i < v->count; i++) {
+		int r = stack_parse_fault(v->list[i], &stack->fault[stack->faults++], err);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* -EINVAL: the command line is wrong; another -errno: something it names is. */
+static int configure(struct option_set *set, struct daemon_config *conf, struct err *err)
+{
+	const struct option_value *v = set->value;
+	struct stack_config *stack = &conf->stack;
+	cleanup_free char *mountpoint = NULL;
+	int r = choose_leaf(v, set->operand[0], &stack->leaf, err);
+
+	if (r == 0)
+		r = choose_cache_dir(&v[OPT_CACHE_DIR], &stack->leaf.url, stack->cache_dir, err);
+	if (r == 0)
+		r = choose_log(v[OPT_LOG].text, conf->log, err);
+	if (r == 0)
+		r = choose_faults(&v[OPT_DEBUG_FAULT], stack, err);
+	if (r < 0)
+		return r;
+	stack->cache_size_bytes = v[OPT_CACHE_SIZE].number;
+	stack->max_dirty_bytes = v[OPT_MAX_DIRTY].number;
+	stack->max_dirty_age_ns = v[OPT_MAX_DIRTY_AGE].number;
+	stack->read_only = v[OPT_READ_ONLY].number;
+	stack->no_readahead = v[OPT_NO_READAHEAD].number;
+	stack->delay_ns = v[OPT_DEBUG_DELAY].number;
+	stack->count = v[OPT_DEBUG_COUNT].number;
+	if (v[OPT_CACHE_SIZE].given && v[OPT_MAX_DIRTY].given &&
+	    stack->max_dirty_bytes > stack->cache_size_bytes)
+		return err_set(err, -EINVAL, "--max-dirty %s is more than --cache-size %s",
+			       v[OPT_MAX_DIRTY].text, v[OPT_CACHE_SIZE].text);
+	conf->uid = v[OPT_UID].given ? (uid_t)v[OPT_UID].number : getuid();
+	conf->gid = v[OPT_GID].given ? (gid_t)v[OPT_GID].number : getgid();
+	conf->mode = (mode_t)v[OPT_MODE].number;
+	conf->allow_other = v[OPT_ALLOW_OTHER].number;
+	conf->foreground = v[OPT_FOREGROUND].number;
+	conf->log_level = (enum log_level)v[OPT_LOG_LEVEL].number;
+	conf->stop_timeout_ns = v[OPT_STOP_TIMEOUT].number;
+	conf->ready_fd = -1;
+	r = attach_resolve(set->operand[1], &mountpoint, err);
+	if (r < 0)
+		return r == -EINVAL ? -ENOENT : r;
+	if (snprintf(conf->mountpoint, sizeof(conf->mountpoint), "%s", mountpoint) >=
+	    (int)sizeof(conf->mountpoint))
+		return err_set(err, -ENAMETOOLONG, "%s: the path is too long", set->operand[1]);
+	r = stack_prepare_dir(stack->cache_dir, err);
+	return r == -EINVAL ? -EIO : r;
+}
+
+/* The daemon said nothing before it ended. */
+static int ended_early(pid_t pid)
+{
+	int status;
+
+	if (interrupted())
+		return cmd_fail("interrupted; nothing is mounted");
+	if (waitpid(pid, &status, 0) == pid && WIFSIGNALED(status))
+		return cmd_fail("the daemon was killed by signal %d (%s) while it started",
+				WTERMSIG(status), strsignal(WTERMSIG(status)));
+	return cmd_fail("the daemon ended while it started; its log may say why");
+}
+
+/* Wait until the daemon is ready or failed. Ctrl-C ends it: it is not of our terminal's group. */
+static int wait_ready(pid_t pid, int fd)
+{
+	char message[sizeof(struct err) + 2];
+	bool told = false;
+	size_t n = 0;
+
+	interrupt_catch();
+	while (n < sizeof(message) - 1) {
+		ssize_t got = read(fd, message + n, sizeof(message) - 1 - n);
+
+		if (got < 0 && errno == EINTR) {
+			if (interrupted() && !told)
+				kill(pid, SIGTERM);
+			told = interrupted();
+			continue;
+		}
+		if (got <= 0)
+			break;
+		n += (size_t)got;
+	}
+	message[n] = '\0';
+	if (n && message[0] == 'R')
+		return EXIT_DONE;
+	if (n)
+		return cmd_fail("%s", message + 1);
+	return ended_early(pid);
+}
+
+static int in_background(struct daemon_config *conf)
+{
+	int fds[2], status;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return cmd_fail("pipe: %s", strerror(errno));
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0) {
+		close(fds[0]);
+		close(fds[1]);
+		return cmd_fail("fork: %s", strerror(errno));
+	}
+	if (pid == 0) {
+		close(fds[0]);
+		conf->ready_fd = fds[1];
+		_exit(daemon_run(conf));
+	}
+	close(fds[1]);
+	status = wait_ready(pid, fds[0]);
+	close(fds[0]);
+	return status;
+}
+
+int cmd_mount(struct option_set *set)
+{
+	cleanup_free struct daemon_config *conf = calloc(1, sizeof(*conf));
+	struct err err = { .text = "" };
+	int r;
+
+	if (!conf)
+		return cmd_fail("out of memory");
+	r = configure(set, conf, &err);
+	if (r == 0)
+		r = conf->foreground ? daemon_run(conf) : in_background(conf);
+	else
+		r = r == -EINVAL ? cmd_usage(set, "%s", err.text) : cmd_fail("%s", err.text);
+	explicit_bzero(&conf->stack.leaf.credentials, sizeof(conf->stack.leaf.credentials));
+	return r;
+}

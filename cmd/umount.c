@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Three steps, each of which leaves a sound state if it is the last: send what is dirty while still
+ * mounted (so that a timeout or Ctrl-C changes nothing), unmount, and have the daemon send what was
+ * written between the two.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+#include "cmd/progress.h"
+#include "cmd/volume.h"
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "core/parse.h"
+#include "mount/attach.h"
+#include "mount/mount.h"
+
+/* How long the daemon may take to close its files after its last answer. */
+#define EXIT_NS (15 * NSEC_PER_SEC)
+
+/* A mount whose daemon was killed: take it out of the tree. */
+static int clean_up_dead(const char *mountpoint, struct err *err)
+{
+	cleanup_free char *path = NULL;
+	struct attach_entry entry;
+	struct err why;
+
+	if (attach_resolve(mountpoint, &path, &why) < 0 || attach_find(path, &entry) < 0 ||
+	    strcmp(entry.type, MOUNT_FS_TYPE) != 0)
+		return cmd_fail("%s", err->text);
+	if (attach_prepare(path, MOUNT_FS_TYPE, &why) < 0)
+		return cmd_fail("%s: a volume is mounted there, but its daemon does not answer: %s",
+				path, err->text);
+	printf("%s: the daemon of %s had died; the dead mount is removed. What was dirty is kept "
+	       "in "
+	       "the cache: mount it again to send it.\n",
+	       path, entry.source);
+	return EXIT_LEFT;
+}
+
+static const char *left_text(const json_t *progress, char buf[48])
+{
+	uint64_t left = volume_bytes(progress, "bytes_left");
+	char size[16];
+
+	if (left == UINT64_MAX)
+		return "an unknown amount";
+	snprintf(buf, 48, "%s (%" PRIu64 " bytes)", format_size(left, size), left);
+	return buf;
+}
+
+static int still_mounted(struct volume *v, enum job_end end, const json_t *last,
+			 const struct err *err)
+{
+	const char *why = json_string_value(json_object_get(last, "error"));
+	char left[48];
+
+	if (end == JOB_LOST)
+		return cmd_fail("%s: %s; what was dirty is safe in %s, mount it again to send it",
+				v->mountpoint, err->text, v->cache_dir);
+	if (end == JOB_REFUSED)
+		return cmd_fail("%s: %s", v->mountpoint, err->text);
+	cmd_fail("%s: %s; still mounted, %s not yet at the target", v->mountpoint,
+		 end == JOB_TIMEOUT       ? "the time is over"
+		 : end == JOB_INTERRUPTED ? "interrupted"
+		 : why                    ? why
+					  : "the flush failed",
+		 left_text(last, left));
+	return EXIT_LEFT;
+}
+
+static int busy(struct volume *v)
+{
+	char who[512];
+
+	if (mount_holders(v->mountpoint, who, sizeof(who)) > 0)
+		return cmd_fail("%s is busy: used by %s; end that use first, then try again",
+				v->mountpoint, who);
+	return cmd_fail("%s is busy: used by something this user may not see; still mounted",
+			v->mountpoint);
+}
+
+/* The daemon took the volume out of the tree; say how it ended. */
+static int unmounted(struct volume *v, enum job_end end, const json_t *last, bool no_flush)
+{
+	uint64_t left = volume_bytes(last, "bytes_left");
+	char text[48];
+
+	if (end == JOB_INTERRUPTED) {
+		cmd_fail("%s: unmounted; the daemon (pid %d) still sends %s", v->mountpoint,
+			 (int)v->pid, left_text(last, text));
+		return EXIT_LEFT;
+	}
+	if (!volume_wait_exit(v, EXIT_NS) && v->pidfd >= 0)
+		cmd_fail("%s: unmounted, but the daemon (pid %d) has not ended yet", v->mountpoint,
+			 (int)v->pid);
+	if (left == 0) {
+		printf("%s: unmounted; everything is at the target\n", v->mountpoint);
+		return EXIT_DONE;
+	}
+	printf("%s: unmounted; %s not yet at the target, kept in %s; mount it again to send it\n",
+	       v->mountpoint, left_text(last, text), v->cache_dir);
+	return no_flush ? EXIT_DONE : EXIT_LEFT;
+}
+
+static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
+{
+	struct err err = { .text = "" };
+	json_t *last = NULL, *request;
+	enum job_end end;
+	int status;
+
+	if (!no_flush) {
+		end = volume_job(v, json_pack("{s:s}", "kind", "flush"), deadline_ns,
+				 volume_show_drain, &last, &err);
+		status = end == JOB_DONE ? EXIT_DONE : still_mounted(v, end, last, &err);
+		json_decref(last);
+		if (status != EXIT_DONE)
+			return status;
+	}
+	request = json_pack("{s:s, s:b}", "kind", "umount", "flush", !no_flush);
+	if (deadline_ns != UINT64_MAX) {
+		uint64_t now = clock_monotonic_ns();
+		double rest = now < deadline_ns ? (double)(deadline_ns - now) : 0;
+
+		json_object_set_new(request, "timeout_seconds",
+				    json_real(rest / (double)NSEC_PER_SEC));
+	}
+	/* The daemon ends the last drain at the deadline itself; a little more is for its answer.
+	 */
+	end = volume_job(v, request, deadline_ns == UINT64_MAX ? UINT64_MAX : deadline_ns + EXIT_NS,
+			 volume_show_drain, &last, &err);
+	if (json_is_true(json_object_get(last, "busy")))
+		status = busy(v);
+	else if (end == JOB_DONE || json_is_true(json_object_get(last, "unmounted")))
+		status = unmounted(v, end, last, no_flush);
+	else
+		status = still_mounted(v, end, last, &err);
+	json_decref(last);
+	return status;
+}
+
+int cmd_umount(struct option_set *set)
+{
+	uint64_t deadline_ns =
+		volume_deadline(set->value[OPT_TIMEOUT].given, set->value[OPT_TIMEOUT].number);
+	struct err err = { .text = "" };
+	struct volume v;
+	int r = volume_find(set->operand[0], &v, &err);
+
+	if (r == -ENOENT)
+		return clean_up_dead(set->operand[0], &err);
+	if (r < 0)
+		return cmd_fail("%s", err.text);
+	interrupt_catch();
+	r = umount_volume(&v, set->value[OPT_NO_FLUSH].number, deadline_ns);
+	volume_close(&v);
+	return r;
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The model test: MODEL_SEED=N repeats one seed, MODEL_RUNS=N sets how many seeds a
+ * scenario tries.
+ */
+#include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/cleanup.h"
+#include "core/log.h"
+#include "core/parse.h"
+#include "tests/cache/model.h"
+
+static uint64_t env_u64(const char *name, uint64_t fallback)
+{
+	const char *text = getenv(name);
+	uint64_t v;
+
+	return text && parse_u64(text, &v) == 0 ? v : fallback;
+}
+
+static void scenario(const char *name, const struct model_config *base, unsigned runs)
+{
+	struct model_result sum = { 0 };
+	uint64_t seed = env_u64("MODEL_SEED", 0);
+
+	runs = (unsigned)env_u64("MODEL_RUNS", runs);
+	for (unsigned i = 0; i < (seed ? 1 : runs); i++) {
+		struct model_config conf = *base;
+		struct model_result r;
+
+		conf.seed = seed ? seed : i + 1;
+		r = model_run(&conf);
+		sum.reads += r.reads;
+		sum.writes += r.writes;
+		sum.flushes += r.flushes;
+		sum.kills += r.kills;
+		sum.power_cuts += r.power_cuts;
+		sum.restarts += r.restarts;
+		sum.link_cuts += r.link_cuts;
+	}
+	printf("%s: seeds 1..%u: %u reads, %u changes, %u flushes, %u kills, %u power cuts, %u "
+	       "restarts, "
+	       "%u link cuts\n",
+	       name, runs, sum.reads, sum.writes, sum.flushes, sum.kills, sum.power_cuts,
+	       sum.restarts, sum.link_cuts);
+}
+
+START_TEST(test_plain)
+{
+	scenario("plain",
+		 &(struct model_config){ .size_bytes = (3u << 20) + 1536,
+					 .limit_bytes = 40u << 20,
+					 .steps = 1500,
+					 .discard = true },
+		 8);
+}
+END_TEST
+
+START_TEST(test_crashes)
+{
+	scenario("crashes",
+		 &(struct model_config){ .size_bytes = (2u << 20) + 512,
+					 .limit_bytes = 40u << 20,
+					 .steps = 1500,
+					 .crash_once_in = 60,
+					 .discard = true },
+		 12);
+}
+END_TEST
+
+START_TEST(test_faults)
+{
+	scenario("faults",
+		 &(struct model_config){ .size_bytes = (2u << 20) + 3584,
+					 .limit_bytes = 40u << 20,
+					 .steps = 1500,
+					 .crash_once_in = 200,
+					 .fault_once_in = 40,
+					 .cut_once_in = 50 },
+		 12);
+}
+END_TEST
+
+START_TEST(test_small_cache)
+{
+	scenario("small cache",
+		 &(struct model_config){ .size_bytes = (72u << 20) + 512,
+					 .limit_bytes = 32u << 20,
+					 .steps = 2500,
+					 .crash_once_in = 400,
+					 .cut_once_in = 200,
+					 .discard = true },
+		 3);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("model");
+	TCase *tc = tcase_create("model");
+	SRunner *sr;
+	struct err err;
+	int failed;
+
+	log_open("stderr", LOG_LEVEL_ERROR, &err);
+	tcase_set_timeout(tc, 600);
+	tcase_add_test(tc, test_plain);
+	tcase_add_test(tc, test_crashes);
+	tcase_add_test(tc, test_faults);
+	tcase_add_test(tc, test_small_cache);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

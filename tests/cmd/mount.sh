@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The commands against a real daemon over file://: a mount's whole life, and each way to end it.
+set -u
+nearblk=${NEARBLK:-$PWD/nearblk}
+[ -w /dev/fuse ] || { echo "/dev/fuse is missing or not ours"; exit 77; }
+dir=$(mktemp -d) || exit 1
+mkdir -m 700 "$dir/run" "$dir/state" "$dir/mnt" "$dir/mnt2"
+export NEARBLK_RUNTIME_DIR=$dir/run NEARBLK_STATE_DIR=$dir/state
+pids=()
+
+cleanup() {
+	for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null; done
+	for m in mnt mnt2; do umount -l "$dir/$m" 2>/dev/null || fusermount3 -uz "$dir/$m" 2>/dev/null; done
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+
+fail() {
+	echo "FAIL (line ${BASH_LINENO[${2:-0}]}): $1"
+	[ -f "$dir/log" ] && tail -5 "$dir/log"
+	exit 1
+}
+
+# expect STATUS TEXT ARGUMENT...
+expect() {
+	local want=$1 text=$2 got
+	shift 2
+	out=$(timeout 60 "$nearblk" "$@" 2>&1 </dev/null)
+	got=$?
+	if [ $got -ne "$want" ] || [[ $out != *"$text"* ]]; then
+		fail "nearblk $*: status $got, not $want, or no \"$text\" in: $out" 1
+	fi
+}
+
+value() { "$nearblk" status --json "$dir/mnt" | sed -n "s/^  \"$1\": \"\{0,1\}\([^\",]*\).*/\1/p"; }
+daemon() { pid=$(value pid); pids+=("$pid"); }
+
+# A process that ended may stay in the table until somebody reaps it.
+alive() { [ -e "/proc/$1/stat" ] && ! grep -q ') Z ' "/proc/$1/stat" 2>/dev/null; }
+# Wait for the end of a process that is not our child; 30 s at most.
+gone() {
+	local end=$((SECONDS + 30))
+	while alive "$1"; do
+		[ $SECONDS -lt $end ] || { fail "process $1 does not end" 1; kill -9 "$1"; return; }
+		read -rt 0.02 <> <(:)
+	done
+}
+
+url=file://$dir/volume
+truncate -s 64M "$dir/volume" "$dir/other"
+opts=(--cache-size 64M --log "$dir/log" --cache-dir "$dir/cache")
+mount() { expect 0 "" mount "${opts[@]}" "$@" "$url" "$dir/mnt"; daemon; }
+# Bytes that are not zero and differ from call to call.
+write() { openssl enc -aes-128-ctr -nosalt -pass "pass:$1" </dev/zero 2>/dev/null |
+	dd of="$dir/mnt/disk.img" bs=1M count="$2" iflag=fullblock conv=notrunc status=none; }
+same() { cmp -n $(($1 << 20)) "$dir/mnt/disk.img" "$dir/volume" >/dev/null; }
+
+# --- mount, status, flush, umount
+mount
+[ "$(stat -c %s "$dir/mnt/disk.img")" = $((64 << 20)) ] || fail "wrong size"
+[ "$(stat -c %a "$dir/cache")" = 700 ] || fail "the cache directory is open to others"
+[ "$(value mountpoint)" = "$dir/mnt" ] || fail "mountpoint"
+[ "$(value cache_dir)" = "$dir/cache" ] || fail "cache_dir"
+expect 0 "$dir/mnt" status
+expect 0 "mountpoint     $dir/mnt" status "$dir/mnt"
+expect 0 "mountpoint     $dir/mnt" status "$dir/mnt/disk.img"
+ls -l "/proc/$pid/fd" | grep -q " $dir/held" && fail "a descriptor of the caller is held"
+[ "$(readlink "/proc/$pid/cwd")" = / ] || fail "the daemon keeps a directory"
+[ "$(readlink "/proc/$pid/fd/2")" = /dev/null ] || fail "the daemon keeps the terminal"
+write one 4
+expect 0 "" flush "$dir/mnt"
+[ "$(value dirty_bytes)" = 0 ] || fail "dirty after flush"
+cmp -n $((4 << 20)) <(openssl enc -aes-128-ctr -nosalt -pass pass:one </dev/zero 2>/dev/null) \
+	"$dir/volume" >/dev/null || fail "flush did not bring the data over"
+expect 0 "in the cache" warm --range 0+8M "$dir/mnt"
+expect 1 "behind the end" warm --range 1T+1 "$dir/mnt"
+expect 0 "" drop "$dir/mnt"
+
+# --- refusals while it is mounted
+expect 1 "" mount "${opts[@]}" "$url" "$dir/mnt2"
+expect 1 "" mount --cache-dir "$dir/cache2" "file://$dir/other" "$dir/mnt"
+exec 9<"$dir/mnt/disk.img"
+expect 1 "is busy" umount "$dir/mnt"
+[[ $out == *$$* ]] || fail "the holder is not named: $out"
+exec 9<&-
+[ "$(value state)" = clean ] || fail "not served any more after a refused umount"
+expect 0 "everything is at the target" umount "$dir/mnt"
+alive "$pid" && fail "the daemon outlives umount"
+mountpoint -q "$dir/mnt" && fail "still mounted"
+expect 0 "no volumes" status
+
+# --- the directory is bound to its volume
+expect 1 "belongs to another volume" mount "${opts[@]}" "file://$dir/other" "$dir/mnt"
+mountpoint -q "$dir/mnt" && fail "mounted all the same"
+
+# --- a slow far side: timeout, what is left, --no-flush, the list of the unmounted
+mount --debug-delay 1s
+write two 8
+expect 3 "not yet at the target" flush --timeout 200ms "$dir/mnt"
+expect 3 "still mounted" umount --timeout 200ms "$dir/mnt"
+mountpoint -q "$dir/mnt" || fail "unmounted in spite of the timeout"
+expect 0 "not yet at the target, kept in $dir/cache" umount --no-flush "$dir/mnt"
+alive "$pid" && fail "the daemon outlives umount --no-flush"
+expect 0 "$dir/cache" status
+mount
+same 8 && fail "nothing was left to send: this test sees nothing"
+expect 0 "" flush "$dir/mnt"
+same 8 || fail "what was left dirty did not arrive"
+
+# --- plain umount: the name goes at once, the daemon sends and ends
+write three 4
+umount "$dir/mnt" || fail "umount"
+gone "$pid"
+mount
+same 4 || fail "plain umount lost data"
+
+# --- SIGTERM with a file open: served until it is closed, then everything is sent
+exec 8<>"$dir/mnt/disk.img"
+kill -TERM "$pid"
+timeout 10 bash -c "while mountpoint -q '$dir/mnt'; do :; done" || fail "not detached"
+printf 'last words' >&8 || fail "an open file is not served after SIGTERM"
+exec 8>&-
+gone "$pid"
+[ "$(head -c 10 "$dir/volume")" = "last words" ] || fail "written after SIGTERM, but lost"
+grep -q "stopped: everything is at the target" "$dir/log" || fail "no last log line"
+
+# --- a second SIGTERM leaves at once, and the data stays
+mount --debug-delay 1s
+write four 8
+kill -TERM "$pid"
+timeout 10 bash -c "until tail -1 '$dir/log' | grep -q 'told to stop'; do :; done" || fail "no word of a stop"
+kill -TERM "$pid"
+gone "$pid"
+tail -1 "$dir/log" | grep -q "not yet at the target, kept in" || fail "the last line says no bytes"
+
+# --- killed: the next mount cleans up and goes on
+mount
+expect 0 "" flush "$dir/mnt"
+same 8 || fail "lost with the second SIGTERM"
+kill -9 "$pid"
+gone "$pid"
+ls "$dir/mnt" >/dev/null 2>&1 && fail "no dead mount to clean up"
+expect 0 "no volumes" status
+mount
+same 8 || fail "lost with kill -9"
+kill -9 "$pid"
+gone "$pid"
+expect 3 "dead mount is removed" umount "$dir/mnt"
+mountpoint -q "$dir/mnt" && fail "the dead mount is still there"
+
+# --- read-only, owner and mode, in the foreground, SIGHUP
+"$nearblk" mount -f -o ro,mode=0640,uid=12,gid=34 "${opts[@]}" "$url" "$dir/mnt" &
+fg=$!
+pids+=("$fg")
+timeout 20 bash -c "until mountpoint -q '$dir/mnt' && '$nearblk' status '$dir/mnt' >/dev/null 2>&1; do :; done"
+[ "$(stat -c %a:%u:%g "$dir/mnt/disk.img")" = 640:12:34 ] || fail "mode or owner"
+(printf x >"$dir/mnt/disk.img") 2>/dev/null && fail "a read-only volume was written"
+[ "$(value read_only)" = true ] || fail "read_only"
+mv "$dir/log" "$dir/log.1"
+kill -HUP "$fg"
+timeout 10 bash -c "until [ -e '$dir/log' ]; do :; done" || fail "the log was not opened anew"
+kill -INT "$fg"
+wait "$fg" || fail "the foreground daemon ended with $?"
+expect 0 "no volumes" status
+exit 0

@@ -1,0 +1,638 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Requests, how they are cut into commands, and who gets them.
+ *
+ * Lanes: a demand read or a flush goes out as soon as any session has a command slot. Write-back
+ * and readahead are held to the session's window (iscsi_window.h), warming to half of it, and all
+ * three leave some command slots alone, so that what is urgent never finds the path or the target's
+ * command window full. libiscsi sends in queue order: bytes not given to it cannot be in the way.
+ *
+ * Sizes: a command takes about 20 ms of the measured rate, reads 64 KiB to 1 MiB, writes what goes
+ * out without waiting for an R2T. Where that is little (tgt and LIO as shipped: 8 KiB) and more is
+ * waiting than the command slots can carry so, a write is as long as one R2T burst: it costs a
+ * second round trip, but fewer commands fill the path.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "core/range.h"
+#include "transport/iscsi_impl.h"
+
+#define KIB 1024ull
+#define MIB (1024 * KIB)
+
+#define MAX_READ MIB
+#define MAX_WRITE MIB
+/* LIO grants 64 commands per session; more would wait in libiscsi, out of reach. */
+#define SLOTS 64
+#define SLOTS_LOWER 52
+#define DEMAND_BYTES (32 * MIB)
+/* WRITE SAME blocks one thread of some targets for as long as writing it all takes. */
+#define SAME_BYTES (32 * MIB)
+#define SAME_UNMAP_BYTES (1024 * MIB)
+/* What a command without data is charged: it costs the target something. */
+#define SAME_COST (64 * KIB)
+/* readv() and writev() take this many; libiscsi does not look. */
+#define IOV_ENTRIES 512
+
+static char zeroes[64 * KIB]; /* never written */
+
+void iscsi_ended_init(struct iscsi_ended *ended)
+{
+	list_init(&ended->list);
+}
+
+void iscsi_ended_complete(struct iscsi_ended *ended)
+{
+	struct list_node *n;
+
+	while ((n = list_pop(&ended->list))) {
+		struct iscsi_io *io = list_entry(n, struct iscsi_io, link);
+		struct blk_req *req = io->req;
+		int result = io->result;
+
+		free(io);
+		blk_complete(req, result);
+	}
+}
+
+bool iscsi_any_up(const struct iscsi_pool *pool)
+{
+	for (unsigned i = 0; i < pool->count; i++)
+		if (pool->sessions[i].state == ISCSI_UP)
+			return true;
+	return false;
+}
+
+static bool is_write(enum iscsi_kind kind)
+{
+	return kind == ISCSI_WRITE || kind == ISCSI_ZEROES || kind == ISCSI_SAME;
+}
+
+static bool has_uncut(const struct iscsi_io *io)
+{
+	return io->cut_bytes < io->req->length || !list_empty(&io->redo);
+}
+
+static bool needs_sync(const struct iscsi_io *io)
+{
+	return !io->synced && (io->req->op == BLK_FLUSH || (io->sync_after && io->result == 0));
+}
+
+/* Something can be cut now. */
+static bool has_work(const struct iscsi_io *io)
+{
+	return has_uncut(io) || (needs_sync(io) && !io->commands);
+}
+
+/* Such a request may only end when no write of a lost session can land any more. */
+static bool wants_fence(const struct iscsi_io *io)
+{
+	return io->req->op == BLK_FLUSH || (io->req->flags & BLK_FUA);
+}
+
+static void drop_redo(struct iscsi_io *io)
+{
+	struct list_node *n;
+
+	while ((n = list_pop(&io->redo)))
+		free(list_entry(n, struct iscsi_cmd, link));
+}
+
+/* End @io if nothing is left of it; back into its lane if something is to be cut. */
+static void settle(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_ended *ended)
+{
+	if (io->result != 0 || io->cancelled) {
+		io->cut_bytes = io->req->length;
+		io->synced = true;
+		drop_redo(io);
+	}
+	if (has_work(io)) {
+		if (list_empty(&io->link))
+			list_add(&pool->ios[io->lane], &io->link);
+		return;
+	}
+	if (io->commands)
+		return;
+	list_del(&io->link);
+	if (io->cancelled && io->result == 0)
+		io->result = -EINTR;
+	/* Under the lock: a cancellation from now on finds nothing. */
+	io->req->dev_data = NULL;
+	list_add_tail(&ended->list, &io->link);
+}
+
+int iscsi_io_begin(struct iscsi_pool *pool, struct blk_req *req)
+{
+	bool zero = req->op == BLK_ZERO || req->op == BLK_DISCARD;
+	struct iscsi_io *io;
+
+	if (pool->stopping)
+		return -ESHUTDOWN;
+	if (pool->wrong)
+		return -EIO;
+	if ((req->flags & BLK_ADVISORY) && !iscsi_any_up(pool))
+		return -ECANCELED;
+	io = calloc(1, sizeof(*io));
+	if (!io)
+		return -ENOMEM;
+	io->req = req;
+	/* Reads must not wait behind a flush that waits for the fence. */
+	io->lane = req->lane;
+	if (wants_fence(io) && io->lane < BLK_LANE_FLUSH)
+		io->lane = BLK_LANE_FLUSH;
+	list_init(&io->redo);
+	io->same = zero && pool->same_works;
+	if ((req->flags & BLK_FUA) && pool->lun.write_cache)
+		io->sync_after = zero || !pool->lun.fua;
+	req->dev_data = io;
+	list_add_tail(&pool->ios[io->lane], &io->link);
+	return 0;
+}
+
+void iscsi_uncharge(struct iscsi_cmd *cmd)
+{
+	struct iscsi_session *s = cmd->session;
+
+	if (!s)
+		return;
+	s->cmds--;
+	if (cmd->kind == ISCSI_READ)
+		s->read_bytes -= cmd->cost;
+	else
+		s->write_bytes -= cmd->cost;
+	cmd->session = NULL;
+}
+
+static void charge(struct iscsi_session *s, struct iscsi_cmd *cmd)
+{
+	cmd->session = s;
+	s->cmds++;
+	if (cmd->kind == ISCSI_READ)
+		s->read_bytes += cmd->cost;
+	else
+		s->write_bytes += cmd->cost;
+}
+
+void iscsi_cmd_end(struct iscsi_pool *pool, struct iscsi_cmd *cmd, int result,
+		   struct iscsi_ended *ended)
+{
+	struct iscsi_io *io = cmd->io;
+
+	if (result < 0 && io->result == 0)
+		io->result = result;
+	if (cmd->kind == ISCSI_SYNC)
+		io->synced = true;
+	free(cmd);
+	io->commands--;
+	settle(pool, io, ended);
+}
+
+void iscsi_cmd_again(struct iscsi_pool *pool, struct iscsi_cmd *cmd, uint64_t not_before_ns)
+{
+	cmd->not_before_ns = not_before_ns;
+	if (not_before_ns)
+		list_add_tail(&pool->delayed, &cmd->link);
+	else
+		list_add_tail(&pool->again[cmd->io->lane], &cmd->link);
+}
+
+void iscsi_cmd_recut(struct iscsi_pool *pool, struct iscsi_cmd *cmd)
+{
+	struct iscsi_io *io = cmd->io;
+
+	io->same = false;
+	io->commands--;
+	list_add_tail(&io->redo, &cmd->link);
+	if (list_empty(&io->link))
+		list_add(&pool->ios[io->lane], &io->link);
+}
+
+void iscsi_cmd_lost(struct iscsi_pool *pool, struct iscsi_cmd *cmd, struct iscsi_ended *ended)
+{
+	struct iscsi_io *io = cmd->io;
+
+	if (io->cancelled)
+		iscsi_cmd_end(pool, cmd, -EINTR, ended);
+	else if (io->req->flags & BLK_ADVISORY)
+		iscsi_cmd_end(pool, cmd, -ECANCELED, ended);
+	else if (pool->stopping)
+		iscsi_cmd_end(pool, cmd, -ESHUTDOWN, ended);
+	else
+		list_add(&pool->again[io->lane], &cmd->link);
+}
+
+uint64_t iscsi_delayed_due(struct iscsi_pool *pool, uint64_t now_ns)
+{
+	struct list_node *n, *tmp;
+	uint64_t next = 0;
+
+	list_for_each_safe(n, tmp, &pool->delayed) {
+		struct iscsi_cmd *cmd = list_entry(n, struct iscsi_cmd, link);
+
+		if (cmd->not_before_ns > now_ns) {
+			next = next ? MIN(next, cmd->not_before_ns) : cmd->not_before_ns;
+			continue;
+		}
+		list_del(&cmd->link);
+		iscsi_cmd_again(pool, cmd, 0);
+	}
+	return next;
+}
+
+static bool droppable(const struct iscsi_io *io, bool advisory)
+{
+	return !advisory || (io->req->flags & BLK_ADVISORY);
+}
+
+static void fail_cmds(struct iscsi_pool *pool, struct list_node *list, int result, bool advisory,
+		      struct iscsi_ended *ended)
+{
+	struct list_node *n, *tmp;
+
+	list_for_each_safe(n, tmp, list) {
+		struct iscsi_cmd *cmd = list_entry(n, struct iscsi_cmd, link);
+
+		if (!droppable(cmd->io, advisory))
+			continue;
+		list_del(&cmd->link);
+		iscsi_cmd_end(pool, cmd, result, ended);
+	}
+}
+
+void iscsi_fail_queued(struct iscsi_pool *pool, int result, bool advisory,
+		       struct iscsi_ended *ended)
+{
+	fail_cmds(pool, &pool->delayed, result, advisory, ended);
+	for (int lane = 0; lane < BLK_LANE_COUNT; lane++) {
+		struct list_node *n, *tmp;
+
+		fail_cmds(pool, &pool->again[lane], result, advisory, ended);
+		list_for_each_safe(n, tmp, &pool->ios[lane]) {
+			struct iscsi_io *io = list_entry(n, struct iscsi_io, link);
+
+			if (!droppable(io, advisory))
+				continue;
+			if (io->result == 0)
+				io->result = result;
+			list_del(&io->link);
+			settle(pool, io, ended);
+		}
+	}
+}
+
+static void cancel_cmds(struct list_node *list, struct iscsi_io *io)
+{
+	struct list_node *n, *tmp;
+
+	list_for_each_safe(n, tmp, list) {
+		struct iscsi_cmd *cmd = list_entry(n, struct iscsi_cmd, link);
+
+		if (cmd->io != io)
+			continue;
+		list_del(&cmd->link);
+		/* Keep the io alive until the walk is over. */
+		io->commands--;
+		free(cmd);
+	}
+}
+
+void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_ended *ended)
+{
+	io->cancelled = true;
+	cancel_cmds(&pool->delayed, io);
+	cancel_cmds(&pool->again[io->lane], io);
+	list_del(&io->link);
+	settle(pool, io, ended);
+}
+
+/* --- cutting --- */
+
+static uint64_t pool_rate(const struct iscsi_pool *pool, bool write)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < pool->count; i++) {
+		const struct iscsi_session *s = &pool->sessions[i];
+
+		if (s->state == ISCSI_UP)
+			sum += iscsi_window_rate(write ? &s->writes : &s->reads);
+	}
+	return sum;
+}
+
+static uint64_t read_size(const struct iscsi_pool *pool)
+{
+	uint64_t rate = pool_rate(pool, false), size = 64 * KIB;
+
+	if (!rate)
+		return 256 * KIB;
+	while (size < MAX_READ && size * 50 < rate)
+		size *= 2;
+	return size;
+}
+
+static uint64_t write_size(const struct iscsi_session *s, uint64_t left)
+{
+	uint64_t one = MIN(s->one_trip_bytes, MAX_WRITE);
+
+	if (one >= 64 * KIB || left <= SLOTS_LOWER / 4 * one)
+		return one;
+	return MIN(MAX(s->max_burst_bytes, one), 256 * KIB);
+}
+
+static uint64_t same_size(const struct iscsi_pool *pool)
+{
+	uint64_t max = pool->lun.discard ? SAME_UNMAP_BYTES : SAME_BYTES;
+
+	if (pool->lun.write_same_blocks &&
+	    pool->lun.write_same_blocks < max / pool->lun.sector_bytes)
+		max = pool->lun.write_same_blocks * pool->lun.sector_bytes;
+	return max;
+}
+
+static enum iscsi_kind kind_of(const struct iscsi_io *io)
+{
+	switch (io->req->op) {
+	case BLK_READ:
+		return ISCSI_READ;
+	case BLK_WRITE:
+		return ISCSI_WRITE;
+	case BLK_FLUSH:
+		return ISCSI_SYNC;
+	default:
+		return io->same ? ISCSI_SAME : ISCSI_ZEROES;
+	}
+}
+
+static uint64_t piece_size(const struct iscsi_pool *pool, const struct iscsi_session *s,
+			   enum iscsi_kind kind, uint64_t left)
+{
+	uint64_t size = left;
+
+	if (kind == ISCSI_READ)
+		size = read_size(pool);
+	else if (kind == ISCSI_WRITE || kind == ISCSI_ZEROES)
+		size = write_size(s, left);
+	else if (kind == ISCSI_SAME)
+		size = same_size(pool);
+	return MIN(size, left);
+}
+
+/* How many entries of @iov cover @length bytes from @skip. */
+static int count_iov(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t length)
+{
+	int n = 0;
+
+	for (int i = 0; i < iovcnt && length; i++) {
+		uint64_t take;
+
+		if (skip >= iov[i].iov_len) {
+			skip -= iov[i].iov_len;
+			continue;
+		}
+		take = MIN(iov[i].iov_len - skip, length);
+		skip = 0;
+		length -= take;
+		n++;
+	}
+	return n;
+}
+
+static int zero_iov(uint64_t length, struct iovec *out)
+{
+	int n = 0;
+
+	while (length) {
+		uint64_t take = MIN(length, sizeof(zeroes));
+
+		out[n].iov_base = zeroes;
+		out[n++].iov_len = take;
+		length -= take;
+	}
+	return n;
+}
+
+static struct iscsi_cmd *make_cmd(const struct iscsi_pool *pool, struct iscsi_io *io,
+				  enum iscsi_kind kind, uint64_t offset, uint64_t length)
+{
+	const struct blk_req *req = io->req;
+	uint64_t skip = offset - req->offset;
+	struct iscsi_cmd *cmd;
+	int entries = 0;
+
+	if (kind == ISCSI_READ || kind == ISCSI_WRITE) {
+		while ((entries = count_iov(req->iov, req->iovcnt, skip, length)) > IOV_ENTRIES &&
+		       length > pool->lun.sector_bytes)
+			length = MAX(round_down(length / 2, pool->lun.sector_bytes),
+				     (uint64_t)pool->lun.sector_bytes);
+	} else if (kind == ISCSI_ZEROES) {
+		entries = (int)div_round_up(length, sizeof(zeroes));
+	} else if (kind == ISCSI_SAME) {
+		entries = 1;
+	}
+	cmd = calloc(1, sizeof(*cmd) + (size_t)entries * sizeof(struct iovec));
+	if (!cmd)
+		return NULL;
+	list_init(&cmd->link);
+	cmd->io = io;
+	cmd->kind = kind;
+	cmd->offset = offset;
+	cmd->length = length;
+	cmd->cost = kind == ISCSI_SAME ? SAME_COST : MAX(length, (uint64_t)512);
+	if (kind == ISCSI_READ || kind == ISCSI_WRITE)
+		cmd->iovcnt = iov_slice(req->iov, req->iovcnt, skip, length, cmd->iov, entries);
+	else if (kind == ISCSI_ZEROES)
+		cmd->iovcnt = zero_iov(length, cmd->iov);
+	else if (kind == ISCSI_SAME)
+		cmd->iovcnt = zero_iov(pool->lun.sector_bytes, cmd->iov);
+	return cmd;
+}
+
+/* The next command of @io for @s, or NULL without memory. */
+static struct iscsi_cmd *cut(const struct iscsi_pool *pool, const struct iscsi_session *s,
+			     struct iscsi_io *io)
+{
+	struct blk_req *req = io->req;
+	enum iscsi_kind kind = kind_of(io);
+	struct iscsi_cmd *redo = NULL, *cmd;
+	uint64_t offset, left;
+
+	if (!has_uncut(io)) {
+		cmd = make_cmd(pool, io, ISCSI_SYNC, 0, 0);
+		if (cmd)
+			io->commands++;
+		return cmd;
+	}
+	if (!list_empty(&io->redo)) {
+		redo = list_entry(io->redo.next, struct iscsi_cmd, link);
+		offset = redo->offset;
+		left = redo->length;
+	} else {
+		offset = req->offset + io->cut_bytes;
+		left = req->length - io->cut_bytes;
+	}
+	cmd = make_cmd(pool, io, kind, offset, piece_size(pool, s, kind, left));
+	if (!cmd)
+		return NULL;
+	io->commands++;
+	if (!redo) {
+		io->cut_bytes += cmd->length;
+	} else if (cmd->length == left) {
+		list_del(&redo->link);
+		free(redo);
+	} else {
+		redo->offset += cmd->length;
+		redo->length -= cmd->length;
+	}
+	return cmd;
+}
+
+/* --- giving out --- */
+
+static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool write)
+{
+	uint64_t used = write ? s->write_bytes : s->read_bytes;
+	uint64_t limit = iscsi_window_limit(write ? &s->writes : &s->reads);
+
+	if (s->state != ISCSI_UP || s->chores)
+		return false;
+	if (lane <= BLK_LANE_FLUSH)
+		return s->cmds < SLOTS && used < DEMAND_BYTES;
+	if (s->cmds >= SLOTS_LOWER)
+		return false;
+	if (lane == BLK_LANE_WARM)
+		limit /= 2;
+	return !used || used < limit;
+}
+
+/* The least loaded session with room; equals take turns. */
+static struct iscsi_session *choose(struct iscsi_pool *pool, enum blk_lane lane, bool write)
+{
+	struct iscsi_session *best = NULL;
+	uint64_t best_load = 0;
+
+	for (unsigned n = 0; n < pool->count; n++) {
+		struct iscsi_session *s = &pool->sessions[(pool->next_session + n) % pool->count];
+		uint64_t load = s->read_bytes + s->write_bytes;
+
+		if (!has_room(s, lane, write) || (best && load >= best_load))
+			continue;
+		best = s;
+		best_load = load;
+	}
+	if (best)
+		pool->next_session = (best->slot + 1) % pool->count;
+	return best;
+}
+
+static void give(struct iscsi_session *s, struct iscsi_cmd *cmd, struct iscsi_session *self)
+{
+	bool was_empty = list_empty(&s->inbox);
+
+	charge(s, cmd);
+	list_add_tail(&s->inbox, &cmd->link);
+	if (was_empty && s != self)
+		iscsi_session_wake(s);
+}
+
+static bool blocked(struct iscsi_pool *pool, const struct iscsi_io *io)
+{
+	if (!pool->ghosts || !wants_fence(io))
+		return false;
+	if (!pool->fence_wanted) {
+		pool->fence_wanted = true;
+		pthread_cond_broadcast(&pool->changed);
+	}
+	return true;
+}
+
+static bool give_again(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_session *self)
+{
+	struct iscsi_cmd *cmd = list_first(&pool->again[lane], struct iscsi_cmd, link);
+	struct iscsi_session *s;
+
+	if (!cmd || blocked(pool, cmd->io))
+		return false;
+	s = choose(pool, lane, is_write(cmd->kind));
+	if (!s)
+		return false;
+	list_del(&cmd->link);
+	give(s, cmd, self);
+	return true;
+}
+
+static bool give_new(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_session *self,
+		     struct iscsi_ended *ended)
+{
+	struct iscsi_io *io = list_first(&pool->ios[lane], struct iscsi_io, link);
+	struct iscsi_session *s;
+	struct iscsi_cmd *cmd;
+
+	if (!io || blocked(pool, io))
+		return false;
+	if (!has_work(io)) {
+		/* All cut; it comes back for its SYNC when the rest is answered. */
+		list_del(&io->link);
+		return true;
+	}
+	s = choose(pool, lane, is_write(kind_of(io)));
+	if (!s)
+		return false;
+	cmd = cut(pool, s, io);
+	if (!cmd) {
+		io->result = -ENOMEM;
+		list_del(&io->link);
+		settle(pool, io, ended);
+		return true;
+	}
+	if (!has_work(io))
+		list_del(&io->link);
+	give(s, cmd, self);
+	return true;
+}
+
+void iscsi_dispatch(struct iscsi_pool *pool, struct iscsi_session *self, struct iscsi_ended *ended)
+{
+	if (pool->fencing || !pool->lun_known)
+		return;
+	for (int lane = 0; lane < BLK_LANE_COUNT; lane++) {
+		while (give_again(pool, (enum blk_lane)lane, self))
+			;
+		/* What is to be sent again goes first, or its io would never end. */
+		if (list_empty(&pool->again[lane]))
+			while (give_new(pool, (enum blk_lane)lane, self, ended))
+				;
+	}
+	iscsi_check(pool);
+}
+
+void iscsi_check(const struct iscsi_pool *pool)
+{
+#ifdef ENABLE_INVARIANTS
+	for (unsigned i = 0; i < pool->count; i++) {
+		const struct iscsi_session *s = &pool->sessions[i];
+		unsigned queued = 0;
+		struct list_node *n;
+
+		list_for_each(n, &s->inbox) {
+			assert(list_entry(n, struct iscsi_cmd, link)->session == s);
+			queued++;
+		}
+		assert(queued <= s->cmds);
+		assert(s->state == ISCSI_UP || s->cmds == 0);
+		assert(s->cmds || (!s->read_bytes && !s->write_bytes));
+	}
+	for (int lane = 0; lane < BLK_LANE_COUNT; lane++) {
+		struct list_node *n;
+
+		list_for_each(n, &pool->again[lane])
+			assert(!list_entry(n, struct iscsi_cmd, link)->session);
+	}
+#else
+	(void)pool;
+#endif
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "transport/iscsi_window.h"
+
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "core/clock.h"
+
+/* 4 sessions put 2 MiB on the way before anything is known: 170 ms of a 100 Mbit/s link. */
+#define INITIAL_BYTES (512u << 10)
+/* How long a shortest time is believed. */
+#define MIN_AGE_NS (30 * NSEC_PER_SEC)
+/*
+ * Added to the shortest time: the work of the target itself varies, and a window of exactly
+ * rate × time could never find out that more goes through.
+ */
+#define SLACK_NS (5 * NSEC_PER_MSEC)
+#define FLAT_ROUNDS 3
+
+void iscsi_window_init(struct iscsi_window *w)
+{
+	memset(w, 0, sizeof(*w));
+}
+
+uint64_t iscsi_window_rate(const struct iscsi_window *w)
+{
+	uint64_t best = 0;
+
+	for (unsigned i = 0; i < ISCSI_WINDOW_ROUNDS; i++)
+		best = MAX(best, w->rate[i]);
+	return best;
+}
+
+uint64_t iscsi_window_limit(const struct iscsi_window *w)
+{
+	uint64_t rate = iscsi_window_rate(w);
+	double bytes;
+
+	if (w->probing)
+		return ISCSI_WINDOW_MIN;
+	if (!rate)
+		return INITIAL_BYTES;
+	bytes = (double)rate * (double)(w->min_ns + SLACK_NS) / (double)NSEC_PER_SEC;
+	bytes *= w->full ? 1.5 : 2.0;
+	if (bytes > ISCSI_WINDOW_MAX)
+		return ISCSI_WINDOW_MAX;
+	return MAX((uint64_t)bytes, (uint64_t)ISCSI_WINDOW_MIN);
+}
+
+void iscsi_window_sent(struct iscsi_window *w, uint64_t bytes, uint64_t now_ns,
+		       struct iscsi_window_stamp *ret_stamp)
+{
+	if (!w->in_flight_bytes)
+		w->delivered_ns = now_ns;
+	w->in_flight_bytes += bytes;
+	*ret_stamp = (struct iscsi_window_stamp){
+		.sent_ns = now_ns,
+		.delivered_bytes = w->delivered_bytes,
+		.delivered_ns = w->delivered_ns,
+		.limited = w->in_flight_bytes < iscsi_window_limit(w) / 2,
+	};
+	if (w->min_ns && now_ns - w->min_at_ns > MIN_AGE_NS)
+		w->probing = true;
+}
+
+static void measure_time(struct iscsi_window *w, const struct iscsi_window_stamp *stamp,
+			 uint64_t now_ns)
+{
+	uint64_t took = now_ns - stamp->sent_ns;
+
+	if (!w->min_ns || took < w->min_ns) {
+		w->min_ns = MAX(took, (uint64_t)1);
+		w->min_at_ns = now_ns;
+		w->probing = false;
+	} else if (w->probing && w->in_flight_bytes <= ISCSI_WINDOW_MIN &&
+		   stamp->sent_ns - w->min_at_ns > MIN_AGE_NS) {
+		/* Sent into a nearly empty path: the best that can be had now. */
+		w->min_ns = took;
+		w->min_at_ns = now_ns;
+		w->probing = false;
+	}
+}
+
+static void next_round(struct iscsi_window *w)
+{
+	uint64_t rate = iscsi_window_rate(w);
+
+	w->round_end_bytes = w->delivered_bytes + w->in_flight_bytes;
+	w->round = (w->round + 1) % ISCSI_WINDOW_ROUNDS;
+	w->rate[w->round] = 0;
+	if (rate > w->flat_rate + w->flat_rate / 4) {
+		w->flat_rate = rate;
+		w->flat_rounds = 0;
+		w->full = false;
+	} else if (++w->flat_rounds >= FLAT_ROUNDS) {
+		w->full = true;
+		w->flat_rate = rate;
+	}
+}
+
+void iscsi_window_answered(struct iscsi_window *w, const struct iscsi_window_stamp *stamp,
+			   uint64_t bytes, uint64_t now_ns)
+{
+	uint64_t span, rate;
+
+	w->in_flight_bytes -= MIN(bytes, w->in_flight_bytes);
+	w->delivered_bytes += bytes;
+	w->delivered_ns = now_ns;
+	measure_time(w, stamp, now_ns);
+
+	/* Acknowledgements come in bunches: the time between sends bounds the rate too. */
+	span = MAX(now_ns - stamp->delivered_ns, (uint64_t)1000);
+	rate = (uint64_t)((double)(w->delivered_bytes - stamp->delivered_bytes) *
+			  (double)NSEC_PER_SEC / (double)span);
+	if (stamp->limited && rate <= iscsi_window_rate(w))
+		return;
+	w->rate[w->round] = MAX(w->rate[w->round], rate);
+	if (w->delivered_bytes >= w->round_end_bytes)
+		next_round(w);
+}
+
+void iscsi_window_dropped(struct iscsi_window *w, uint64_t bytes)
+{
+	w->in_flight_bytes -= MIN(bytes, w->in_flight_bytes);
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * How many bytes a session should keep in flight in one direction: enough to fill the path, no
+ * more, since a full queue is everyone's latency. The idea is BBR's (Cardwell et al., ACM Queue
+ * 14-5): the delivered rate times the shortest time a command took, and a little more. Rates
+ * measured while there was too little work to fill the window only ever raise the estimate. The
+ * shortest time is measured again now and then with the window nearly closed.
+ *
+ * Pure but for the state; the owner brings the clock and the lock.
+ */
+#ifndef TRANSPORT_ISCSI_WINDOW_H
+#define TRANSPORT_ISCSI_WINDOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define ISCSI_WINDOW_MIN (256u << 10)
+#define ISCSI_WINDOW_MAX (16u << 20)
+#define ISCSI_WINDOW_ROUNDS 10
+
+struct iscsi_window {
+	uint64_t in_flight_bytes;
+	uint64_t delivered_bytes;
+	uint64_t delivered_ns; /* when the last of them came */
+	uint64_t min_ns;       /* shortest command; 0 = none yet */
+	uint64_t min_at_ns;
+	bool probing; /* window nearly closed, to see the path without our own queue */
+	uint64_t rate[ISCSI_WINDOW_ROUNDS]; /* bytes/s, best of each round */
+	unsigned round;
+	uint64_t round_end_bytes; /* the round is over once what was sent by then is delivered */
+	bool full;                /* the rate stopped growing: gain 1.5 instead of 2 */
+	unsigned flat_rounds;
+	uint64_t flat_rate;
+};
+
+/* Kept with each command. */
+struct iscsi_window_stamp {
+	uint64_t sent_ns;
+	uint64_t delivered_bytes;
+	uint64_t delivered_ns;
+	bool limited; /* by the work at hand, not by the window */
+};
+
+/* A new connection: nothing is known. */
+void iscsi_window_init(struct iscsi_window *w);
+
+/* @bytes (> 0) go out at @now_ns. */
+void iscsi_window_sent(struct iscsi_window *w, uint64_t bytes, uint64_t now_ns,
+		       struct iscsi_window_stamp *ret_stamp);
+
+/* What @stamp was made for was answered in full at @now_ns. */
+void iscsi_window_answered(struct iscsi_window *w, const struct iscsi_window_stamp *stamp,
+			   uint64_t bytes, uint64_t now_ns);
+
+/* It ended without an answer worth measuring (error, retry). */
+void iscsi_window_dropped(struct iscsi_window *w, uint64_t bytes);
+
+/* The best rate of the last rounds, bytes/s; 0 = unknown. */
+uint64_t iscsi_window_rate(const struct iscsi_window *w);
+
+/* How much may be in flight: ISCSI_WINDOW_MIN..ISCSI_WINDOW_MAX bytes. */
+uint64_t iscsi_window_limit(const struct iscsi_window *w);
+
+#endif
