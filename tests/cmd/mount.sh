@@ -49,7 +49,7 @@ gone() {
 
 url=file://$dir/volume
 truncate -s 64M "$dir/volume" "$dir/other"
-opts=(--cache-size 64M --log "$dir/log" --cache-dir "$dir/cache")
+opts=(--cache-size 256M --log "$dir/log" --cache-dir "$dir/cache")
 mount() { expect 0 "" mount "${opts[@]}" "$@" "$url" "$dir/mnt"; daemon; }
 # Bytes that are not zero and differ from call to call.
 write() { openssl enc -aes-128-ctr -nosalt -pass "pass:$1" </dev/zero 2>/dev/null |
@@ -67,7 +67,8 @@ expect 0 "mountpoint     $dir/mnt" status "$dir/mnt"
 expect 0 "mountpoint     $dir/mnt" status "$dir/mnt/disk.img"
 ls -l "/proc/$pid/fd" | grep -q " $dir/held" && fail "a descriptor of the caller is held"
 [ "$(readlink "/proc/$pid/cwd")" = / ] || fail "the daemon keeps a directory"
-[ "$(readlink "/proc/$pid/fd/2")" = /dev/null ] || fail "the daemon keeps the terminal"
+[ "$(readlink "/proc/$pid/fd/1")" = /dev/null ] || fail "the daemon keeps the terminal"
+[ "$(readlink "/proc/$pid/fd/2")" = "$dir/log" ] || fail "the last words of an assertion are lost"
 write one 4
 expect 0 "" flush "$dir/mnt"
 [ "$(value dirty_bytes)" = 0 ] || fail "dirty after flush"
