@@ -80,6 +80,12 @@ far one 4 || fail "flush did not bring the data over"
 expect 0 "in the cache" warm --range 0+8M "$dir/mnt"
 expect 1 "behind the end" warm --range 1T+1 "$dir/mnt"
 expect 0 "" drop "$dir/mnt"
+keys=$("$nearblk" status --json "$dir/mnt" | sed -n 's/^  "\([a-z_]*\)":.*/\1/p' | tr '\n' ' ')
+[ "$keys" = "version url mountpoint cache_dir pid uptime_seconds read_only state size_bytes \
+cache_limit_bytes cache_used_bytes cached_bytes dirty_bytes epochs_pending oldest_dirty_seconds \
+drain_eta_seconds far_as_of hit_bytes miss_bytes target_read_bytes target_write_bytes readahead_bytes \
+readahead_wasted_bytes sessions " ] || fail "the keys of status --json: $keys"
+"$nearblk" status --json | head -1 | grep -q '^\[' || fail "status --json is no array"
 
 # --- refusals while it is mounted
 expect 1 "" mount "${opts[@]}" "$url" "$dir/mnt2"
@@ -104,6 +110,12 @@ write two 8
 expect 3 "not yet at the target" flush --timeout 200ms "$dir/mnt"
 expect 3 "still mounted" umount --timeout 200ms "$dir/mnt"
 mountpoint -q "$dir/mnt" || fail "unmounted in spite of the timeout"
+out=$(timeout --preserve-status -s INT 1 "$nearblk" umount "$dir/mnt" 2>&1 </dev/null)
+[ $? -eq 3 ] && [[ $out == *"interrupted; still mounted"* ]] || fail "Ctrl-C on umount: $out"
+[[ $out == *" left"* ]] || fail "no progress in a pipe: $out"
+[[ $out == *$'\r'* ]] && fail "a live line in a pipe"
+(timeout -s KILL 0.5 "$nearblk" umount "$dir/mnt"; :) >/dev/null 2>&1
+mountpoint -q "$dir/mnt" || fail "a client that was killed unmounted the volume"
 expect 0 "not yet at the target, kept in $dir/cache" umount --no-flush "$dir/mnt"
 alive "$pid" && fail "the daemon outlives umount --no-flush"
 expect 0 "$dir/cache" status
@@ -113,13 +125,35 @@ near two 8 || fail "what was left dirty is not there"
 expect 0 "" flush "$dir/mnt"
 far two 8 || fail "what was left dirty did not arrive"
 
+# --- Ctrl-C while it starts
+expect 0 "" umount "$dir/mnt"
+out=$(timeout --preserve-status -s INT 0.5 "$nearblk" mount "${opts[@]}" --debug-delay 30s \
+	--debug-fault read:after "$url" "$dir/mnt" 2>&1 </dev/null)
+if [ $? -eq 1 ]; then
+	[[ $out == *"interrupted; nothing is mounted"* ]] || fail "Ctrl-C on mount: $out"
+else
+	expect 0 "" umount "$dir/mnt"
+fi
+mount
+
 # --- plain umount: the name goes at once, the daemon sends and ends
 write three 4
 umount "$dir/mnt" || fail "umount"
+mountpoint -q "$dir/mnt" && fail "plain umount did not unmount"
 gone "$pid"
 far three 4 || fail "plain umount sent nothing"
 mount
 near three 4 || fail "plain umount lost data"
+
+# --- plain umount while nothing can be sent; the daemon gives up, and is told apart by umount
+expect 0 "" umount "$dir/mnt"
+mount --debug-fault write:always --stop-timeout 1s
+write six 4
+umount "$dir/mnt" || fail "umount"
+expect 3 "unmounted already" umount --timeout 0 "$dir/mnt"
+expect 3 "the rest is kept in $dir/cache" umount "$dir/mnt"
+gone "$pid"
+mount
 
 # --- SIGTERM with a file open: served until it is closed, then everything is sent
 exec 8<>"$dir/mnt/disk.img"
