@@ -46,7 +46,7 @@ struct cache_config {
 	void *progress_ctx;
 };
 
-#define CACHE_LIMIT_MIN (16ull << 20)
+#define CACHE_LIMIT_MIN (32ull << 20)
 
 /*
  * A cache device, not started. blk_start() opens the directory, replays the

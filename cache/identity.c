@@ -162,7 +162,7 @@ static bool decode_body(struct cache_identity *id, const uint8_t *block)
 		id->sample[i].offset = get_le(p, 8);
 		id->sample[i].crc = (uint32_t)get_le(p + 8, 4);
 	}
-	return whole && is_pow2(id->segment_bytes) && id->segment_bytes >= MIB &&
+	return whole && is_pow2(id->segment_bytes) && id->segment_bytes >= 2 * MIB &&
 	       id->segment_bytes <= 64 * MIB;
 }
 
@@ -271,7 +271,7 @@ int identity_init(struct cache_identity *id, uint64_t limit_bytes)
 	if (r < 0)
 		return r;
 	/* Some 64 segments or more: eviction and reclaim work segment by segment. */
-	while (segment > MIB && segment > limit_bytes / 64)
+	while (segment > 2 * MIB && segment > limit_bytes / 64)
 		segment /= 2;
 	*id = (struct cache_identity){
 		.format_version = IDENTITY_FORMAT_VERSION,

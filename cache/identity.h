@@ -23,7 +23,7 @@ struct cache_identity {
 	uint32_t format_version; /* IDENTITY_FORMAT_VERSION */
 	uint64_t features;       /* bits a reader must know; 0 so far */
 	uint8_t cache_uuid[16];  /* random; in every segment header */
-	uint32_t segment_bytes;  /* power of two, 1..64 MiB */
+	uint32_t segment_bytes;  /* power of two, 2..64 MiB */
 	uint64_t created_ns;     /* wall clock */
 
 	/* The volume. Empty identity: not bound yet (first start). */

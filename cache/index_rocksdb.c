@@ -442,10 +442,11 @@ static rocksdb_options_t *make_options(rocksdb_cache_t *cache)
 	rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
 	rocksdb_options_t *base = rocksdb_options_create();
 	rocksdb_options_t *o = rocksdb_options_create();
+	char *text = NULL;
 
 	/* A log that was synced and is gone or shorter is damage; the C API has no call for it. */
-	rocksdb_get_options_from_string(base, "track_and_verify_wals_in_manifest=true", o,
-					&(char *){ NULL });
+	rocksdb_get_options_from_string(base, "track_and_verify_wals_in_manifest=true", o, &text);
+	rocksdb_free(text); /* a RocksDB that does not know it goes without */
 	rocksdb_options_destroy(base);
 	rocksdb_options_set_create_if_missing(o, 1);
 	rocksdb_options_set_paranoid_checks(o, 1);
@@ -569,13 +570,23 @@ static const struct index_store_ops rdb_ops = {
 	.destroy = rdb_destroy,
 };
 
+/* The directory, its name durable: else a power cut could take the whole index with it. */
 static int make_dir(const char *path)
 {
+	cleanup_close int parent_fd = -1;
+	cleanup_free char *parent = NULL;
 	struct stat st;
 
 	if (lstat(path, &st) == 0 && !S_ISDIR(st.st_mode) && unlink(path) < 0)
 		return -errno;
-	return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
+	if (mkdir(path, 0700) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	if (asprintf(&parent, "%s/..", path) < 0) {
+		parent = NULL;
+		return -ENOMEM;
+	}
+	parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return parent_fd < 0 || fsync(parent_fd) < 0 ? -errno : 0;
 }
 
 int index_rocksdb_open(const char *path, const uint8_t cache_uuid[16], struct index_store **ret,

@@ -155,8 +155,8 @@ static inline int lio_free_bytes(struct lio *lio, uint64_t *ret_bytes)
 	return lio->ops->free_bytes(lio, ret_bytes);
 }
 
-/* Wait for what is in flight (whose done() submits no more), then free. The directory's lock goes
- * with it. NULL is fine. */
+/* End the threads and free. All files were closed before, so nothing is in flight. The directory's
+ * lock goes with it. NULL is fine. */
 static inline void lio_destroy(struct lio *lio)
 {
 	if (lio)

@@ -16,8 +16,9 @@ libnearblk_a_SOURCES += \
 	cache/plan.c cache/plan.h \
 	cache/read.c \
 	cache/recover.c \
+	cache/scan.c cache/scan.h \
 	cache/segment.c \
 	cache/status.c \
 	cache/table.c \
-	cache/verify.h \
+	cache/verify.c cache/verify.h \
 	cache/write.c

@@ -15,8 +15,8 @@ struct cache_verify_result {
 	uint64_t records;       /* whole ones, of all kinds */
 	uint64_t clean_bytes;   /* payload that is good and has a copy at the target */
 	uint64_t dirty_bytes;   /* payload that is good and has not */
-	uint64_t damaged_bytes; /* volume bytes that would read as EIO */
-	uint64_t lost_bytes;    /* of those, dirty ones */
+	uint64_t damaged_bytes; /* payload that is not what was written, or is gone */
+	uint64_t lost_bytes;    /* of those, never sent: they read as EIO */
 };
 
 /*
@@ -25,7 +25,7 @@ struct cache_verify_result {
  * filled; -errno with @err if the directory could not be read to its end. Blocks; one thread.
  */
 int cache_verify(struct lio *lio, const struct cache_identity *id,
-		void (*damaged)(void *ctx, const struct cache_damage *damage), void *ctx,
-		struct cache_verify_result *ret, struct err *err);
+		 void (*damaged)(void *ctx, const struct cache_damage *damage), void *ctx,
+		 struct cache_verify_result *ret, struct err *err);
 
 #endif

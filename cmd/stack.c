@@ -252,15 +252,15 @@ static int fill_identity(const struct stack_config *conf, struct stack *s, struc
 static int open_index(const struct stack_config *conf, struct stack *s, struct err *err)
 {
 	char path[PATH_MAX + 8];
-	struct err why = { .text = "" };
+	int r;
 
 	snprintf(path, sizeof(path), "%s/index", conf->cache_dir);
-	if (index_rocksdb_open(path, s->identity.cache_uuid, &s->index, &why) == 0)
-		return 0;
-	/* It holds nothing that cannot be found again: the volume is served without it. */
-	log_warning("%s; going on with an index in memory", why.text);
-	s->index = index_mem_create();
-	return s->index ? 0 : err_set(err, -ENOMEM, "out of memory");
+	/*
+	 * No going on without it: an index that misses one deletion would hand out old bytes at the
+	 * next start.
+	 */
+	r = index_rocksdb_open(path, s->identity.cache_uuid, &s->index, err);
+	return r < 0 ? err_prefix(err, r, "%s", conf->cache_dir) : 0;
 }
 
 int stack_open(const struct stack_config *conf, struct stack *s, struct err *err)

@@ -11,6 +11,9 @@
  * A run that can no longer be called off holds a reference, so destroy never waits for the
  * scheduler (which may be the calling thread itself).
  *
+ * Invariants (delay_check()): `held` is sorted; what is held will be found by a run of the
+ * timer.
+ *
  * Lock order: lock → the scheduler's own.
  */
 #include "core/filter_delay.h"
@@ -74,6 +77,26 @@ static void arm(struct delay *d)
 	sched_arm(d->sched, &d->timer, first->due_ns);
 }
 
+/* The lock is held. */
+static void delay_check(const struct delay *d)
+{
+#ifdef ENABLE_INVARIANTS
+	const struct list_node *n;
+	uint64_t last_ns = 0;
+
+	list_for_each(n, &d->held) {
+		const struct hold *h = list_entry(n, struct hold, link);
+
+		assert(h->due_ns >= last_ns);
+		last_ns = h->due_ns;
+	}
+	assert(d->refs >= 1);
+	assert(d->stopped || list_empty(&d->held) || d->armed);
+#else
+	(void)d;
+#endif
+}
+
 static void complete_all(struct list_node *list)
 {
 	struct list_node *n;
@@ -103,6 +126,7 @@ static void timer_run(struct task *task)
 		list_add_tail(&due, &h->link);
 	}
 	arm(d);
+	delay_check(d);
 	d->completing++;
 	pthread_mutex_unlock(&d->lock);
 
@@ -134,6 +158,7 @@ static void delay_done(struct blk_req *req, void *ctx, int result)
 			break;
 	list_add(pos, &h->link);
 	arm(d);
+	delay_check(d);
 	pthread_mutex_unlock(&d->lock);
 }
 

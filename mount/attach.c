@@ -249,12 +249,18 @@ int attach_mount(const struct attach_options *opt, int *ret_fd, struct err *err)
 	}
 }
 
+bool attach_same(const struct attach_entry *a, const struct attach_entry *b)
+{
+	return !strcmp(a->device, b->device) && !strcmp(a->type, b->type) &&
+	       !strcmp(a->source, b->source);
+}
+
 int attach_unmount(const char *path, const struct attach_entry *ours, bool lazy, struct err *err)
 {
 	struct attach_entry now;
 	int r = attach_find(path, &now);
 
-	if (r == -ENOENT || (r == 0 && strcmp(now.device, ours->device) != 0))
+	if (r == -ENOENT || (r == 0 && !attach_same(&now, ours)))
 		return err_set(err, -ENOENT, "%s is not mounted any more", path);
 	if (r < 0)
 		return err_set(err, r, "/proc/self/mountinfo: %s", strerror(-r));

@@ -37,6 +37,12 @@ int attach_resolve(const char *mountpoint, char **ret, struct err *err);
 int attach_find(const char *path, struct attach_entry *ret);
 
 /*
+ * The same mount, as far as can be told: the kernel gives a device number away again after the
+ * unmount, perhaps to what is mounted next.
+ */
+bool attach_same(const struct attach_entry *a, const struct attach_entry *b);
+
+/*
  * Make @path ready: detach dead mounts of type @type there, and check that it is a directory. 0;
  * -EBUSY with @err when a live one is there; another -errno with @err.
  */

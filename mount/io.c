@@ -17,6 +17,14 @@
  *   - Objects are not freed before the mount is, and an interrupt recognises its request by
  *     comparing req: libfuse keeps that address taken while it calls on_interrupt(), so a reused
  *     io_req has another one.
+ *
+ * A RANGE that fails halfway leaves the kernel's page cache as it was, also where the device is
+ * zero already: as after any failed write, the range is undefined until it is written again.
+ *
+ * Who can be interrupted is the kernel's choice: it tells us for buffered writes, fsync and
+ * fallocate. A buffered reader that is killed just goes, its readahead stays outstanding. Direct
+ * I/O that was made asynchronous (FUSE_CAP_ASYNC_DIO, which all its parallelism needs) waits
+ * without being interruptible, as on a disk.
  */
 #include <assert.h>
 #include <errno.h>

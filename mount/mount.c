@@ -190,6 +190,7 @@ int mount_create(const struct mount_config *conf, struct mount **ret, struct err
 		err_set(err, r, "%s does not show in /proc/self/mountinfo", m->path);
 		goto fail;
 	}
+	atomic_store(&m->attached, true);
 	r = new_session(m, err);
 	if (r < 0)
 		goto fail;
@@ -218,18 +219,25 @@ static void choose_fd(struct mount_thread *t, int shared)
 	t->clone = true;
 }
 
+static bool in_tree(struct mount *m)
+{
+	struct attach_entry now;
+
+	return attach_find(m->path, &now) == 0 && attach_same(&now, &m->entry);
+}
+
 /* The kernel side ended with @code from reading. Every thread sees it; the first one tells. */
 static void went(struct mount *m, int code)
 {
-	struct attach_entry now;
 	int reason = -code;
 
 	if (atomic_exchange(&m->gone, true) || atomic_load(&m->stopping))
 		return;
 	if (code == ENODEV)
-		reason = attach_find(m->path, &now) == 0 && !strcmp(now.device, m->entry.device)
-				 ? -ECONNABORTED
-				 : 0;
+		reason = in_tree(m) ? -ECONNABORTED : 0;
+	/* From here on the same device number may be somebody else's. */
+	if (!reason)
+		atomic_store(&m->attached, false);
 	if (m->on_unmounted)
 		m->on_unmounted(m->ctx, reason);
 }
@@ -323,15 +331,25 @@ int mount_start(struct mount *m, struct err *err)
 
 int mount_unmount(struct mount *m, struct err *err)
 {
+	int r;
+
 	assert(!self);
-	return attach_unmount(m->path, &m->entry, false, err);
+	if (!atomic_load(&m->attached))
+		return err_set(err, -ENOENT, "%s is not mounted any more", m->path);
+	r = attach_unmount(m->path, &m->entry, false, err);
+	if (r == 0)
+		atomic_store(&m->attached, false);
+	return r;
 }
 
 void mount_detach(struct mount *m)
 {
 	struct err err;
-	int r = attach_unmount(m->path, &m->entry, true, &err);
+	int r;
 
+	if (!atomic_exchange(&m->attached, false))
+		return;
+	r = attach_unmount(m->path, &m->entry, true, &err);
 	if (r < 0 && r != -ENOENT)
 		log_warning("%s", err.text);
 }
@@ -384,8 +402,7 @@ void mount_destroy(struct mount *m)
 {
 	if (!m)
 		return;
-	if (m->entry.device[0])
-		mount_detach(m);
+	mount_detach(m);
 	mount_stop(m);
 	io_drain(m);
 	for (unsigned i = 0; i < m->threads_made; i++) {

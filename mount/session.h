@@ -49,7 +49,8 @@ struct mount {
 	unsigned threads;      /* wanted */
 	unsigned threads_made; /* to be joined */
 	atomic_bool stopping;
-	atomic_bool gone; /* the kernel side ended; said once */
+	atomic_bool gone;     /* the kernel side ended; said once */
+	atomic_bool attached; /* entry may still be in the tree: ours to unmount */
 
 	uint32_t discard_align_bytes; /* 0: DISCARD is not taken */
 	uint64_t max_range_bytes;     /* longest DISCARD or ZERO, a multiple of the alignment */

@@ -10,5 +10,6 @@ include tests/mount/local.mk
 include tests/control/local.mk
 include tests/cmd/local.mk
 endif
+include tests/lib/shell.mk
 include tests/bench/local.mk
 include tests/integration/local.mk

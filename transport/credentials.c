@@ -116,27 +116,6 @@ static int parse_line(struct leaf_credentials *c, const char *line, size_t lengt
 	return 0;
 }
 
-static int check_whole(const struct leaf_credentials *c, struct err *err)
-{
-	if (!c->username[0] != !c->password[0])
-		return err_set(err, -EINVAL, "%s is missing: username= and password= go together",
-			       c->username[0] ? "password=" : "username=");
-	if (!c->username_in[0] != !c->password_in[0])
-		return err_set(err, -EINVAL,
-			       "%s is missing: username_in= and password_in= go together",
-			       c->username_in[0] ? "password_in=" : "username_in=");
-	if (c->username_in[0] && !c->username[0])
-		return err_set(err, -EINVAL,
-			       "username_in= without username=: a target proves itself only to an "
-			       "initiator that logs in with a name");
-	if (c->password[0] && strcmp(c->password, c->password_in) == 0)
-		return err_set(
-			err, -EINVAL,
-			"password= and password_in= are the same: mutual CHAP proves nothing "
-			"then");
-	return 0;
-}
-
 static int parse_text(struct leaf_credentials *c, const char *path, const char *text, size_t length,
 		      struct err *err)
 {
@@ -154,8 +133,7 @@ static int parse_text(struct leaf_credentials *c, const char *path, const char *
 			return err_prefix(err, r, "credentials %s, line %u", path, line);
 		text = eol + 1;
 	}
-	r = check_whole(c, err);
-	return r < 0 ? err_prefix(err, r, "credentials %s", path) : 0;
+	return 0;
 }
 
 static int load(const char *path, enum guarded guarded, struct leaf_credentials *ret,
@@ -211,6 +189,44 @@ int credentials_default(struct leaf_credentials *ret, struct err *err)
 			return load(path, GUARDED_BY_SYSTEMD, ret, err);
 	}
 	*ret = (struct leaf_credentials){ .username = "" };
+	return 0;
+}
+
+int credentials_join(struct leaf_credentials *credentials, const char *user, struct err *err)
+{
+	const struct leaf_credentials *c = credentials;
+	bool named = c->username[0] || user[0];
+
+	if (user[0] && c->username[0] && strcmp(user, c->username) != 0)
+		return err_set(
+			err, -EINVAL,
+			"the URL names the user %s, the credentials another one: leave one of "
+			"them out",
+			user);
+	if (strlen(user) >= sizeof(c->username))
+		return err_set(err, -EINVAL, "the user in the URL is too long");
+	if (named && !c->password[0])
+		return err_set(err, -EINVAL,
+			       "user %s has no password: put password= into --credentials FILE",
+			       user[0] ? user : c->username);
+	if (!named && c->password[0])
+		return err_set(err, -EINVAL, "credentials: password= without username=");
+	if (!c->username_in[0] != !c->password_in[0])
+		return err_set(err, -EINVAL,
+			       "credentials: username_in= and password_in= go together, and %s is "
+			       "missing",
+			       c->username_in[0] ? "password_in=" : "username_in=");
+	if (c->username_in[0] && !named)
+		return err_set(
+			err, -EINVAL,
+			"credentials: username_in= without username=: a target proves itself "
+			"only to an initiator that logs in with a name");
+	if (c->password[0] && strcmp(c->password, c->password_in) == 0)
+		return err_set(err, -EINVAL,
+			       "credentials: password= and password_in= are the same: mutual CHAP "
+			       "would prove nothing");
+	if (user[0])
+		strcpy(credentials->username, user);
 	return 0;
 }
 

@@ -8,8 +8,8 @@
  * device flushes, and it is what makes a failure heard: the kernel reports a failed write-out to
  * one caller per open file, and of two calls side by side the other could see success.
  *
- * Invariants: running workers + 1 fit into `threads`; flushing implies one worker in flush_all();
- * after stop all queues are empty.
+ * Invariants (file_check()): background requests in hand keep their bound; with stopping all queues
+ * are empty and stay so.
  */
 #include "transport/file.h"
 
@@ -61,6 +61,19 @@ static int io_failed(struct file *f, const char *what, const struct blk_req *req
 	log_error("%s: %s at %" PRIu64 ", %" PRIu64 " bytes: %s", f->path, what, req->offset,
 		  req->length, e ? strerror(e) : "unexpected end of file");
 	return -EIO;
+}
+
+/* The lock is held. */
+static void file_check(const struct file *f)
+{
+	lanes_check(&f->lanes);
+#ifdef ENABLE_INVARIANTS
+	if (atomic_load(&f->stopping)) {
+		for (unsigned i = 0; i < BLK_LANE_COUNT; i++)
+			assert(list_empty(&f->lanes.queue[i]));
+		assert(list_empty(&f->flushes));
+	}
+#endif
 }
 
 static int transfer(struct file *f, struct blk_req *req)
@@ -226,6 +239,7 @@ static void *worker(void *arg)
 	while (!atomic_load(&f->stopping)) {
 		struct blk_req *req = lanes_take(&f->lanes);
 
+		file_check(f);
 		if (req)
 			serve(f, req);
 		else if (!f->flushing && !list_empty(&f->flushes))
@@ -268,6 +282,7 @@ static void file_submit(struct blk_dev *dev, struct blk_req *req)
 			lanes_push(&f->lanes, req);
 		pthread_cond_signal(&f->work);
 	}
+	file_check(f);
 	pthread_mutex_unlock(&f->lock);
 	if (r < 0)
 		blk_complete(req, r);
@@ -305,6 +320,7 @@ static void file_stop(struct blk_dev *dev)
 	atomic_store(&f->stopping, true);
 	lanes_drain(&f->lanes, &rest);
 	list_splice_tail(&rest, &f->flushes);
+	file_check(f);
 	pthread_cond_broadcast(&f->work);
 	pthread_mutex_unlock(&f->lock);
 	complete_all(&rest, -ESHUTDOWN);

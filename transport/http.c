@@ -7,7 +7,8 @@
  * go) offline  --a try succeeds-->                     online; every pause ends any      --a
  * version other than the pinned one-->  changed, for good
  *
- * Invariants: worker.req is in no list; a request that was cancelled is ended by its worker.
+ * Invariants (http_check()): a request in a worker's hands is in no list and in no other's; with
+ * stopping the queue is empty and stays so. A request cancelled in a worker's hands is ended by it.
  */
 #include "transport/http.h"
 
@@ -22,6 +23,7 @@
 #include "core/crc32c.h"
 #include "core/log.h"
 #include "core/parse.h"
+#include "policy/backoff.h"
 #include "transport/http_conn.h"
 #include "transport/lanes.h"
 
@@ -61,6 +63,23 @@ struct http {
 	unsigned threads;      /* running; changed by start and stop only */
 	struct worker *worker; /* sessions of them; conn NULL until started */
 };
+
+/* The lock is held. */
+static void http_check(const struct http *h)
+{
+	lanes_check(&h->lanes);
+#ifdef ENABLE_INVARIANTS
+	for (unsigned i = 0; i < h->sessions; i++) {
+		const struct blk_req *req = h->worker[i].req;
+
+		assert(!req || list_empty(&req->link));
+		for (unsigned j = 0; j < i; j++)
+			assert(!req || req != h->worker[j].req);
+	}
+	for (unsigned i = 0; i < BLK_LANE_COUNT; i++)
+		assert(!atomic_load(&h->stopping) || list_empty(&h->lanes.queue[i]));
+#endif
+}
 
 static bool worker_aborted(void *ctx)
 {
@@ -110,13 +129,12 @@ static void take_a_pause(struct worker *w, uint64_t ns)
 	atomic_store(&w->pausing, false);
 }
 
-/* Spread the workers: between half and all of @ns. */
-static uint64_t jitter(const struct worker *w, uint64_t ns)
+/* Differs between workers and between pauses; that is all that is asked of it. */
+static uint64_t some_bits(const struct worker *w)
 {
 	uint64_t x = clock_monotonic_ns() ^ (uint64_t)(uintptr_t)w;
 
-	x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15u;
-	return ns / 2 + (x >> 32) % (ns / 2);
+	return ((x ^ (x >> 31)) * 0x9e3779b97f4a7c15u) >> 16;
 }
 
 static int read_failed(struct worker *w, const struct blk_req *req)
@@ -145,7 +163,7 @@ static int fetch(struct worker *w, struct blk_req *req)
 		.aborted = worker_aborted,
 		.ctx = w,
 	};
-	uint64_t pause = PAUSE_MIN_NS;
+	struct backoff backoff = { .min_ns = PAUSE_MIN_NS, .max_ns = PAUSE_MAX_NS };
 	unsigned fruitless = 0;
 
 	for (;;) {
@@ -181,16 +199,15 @@ static int fetch(struct worker *w, struct blk_req *req)
 		}
 		/* Bytes came: go on from there at once, as after a keep-alive that timed out. */
 		if (get.got > before) {
-			pause = PAUSE_MIN_NS;
+			backoff_reset(&backoff);
 			fruitless = 0;
 			continue;
 		}
 		set_online(h, false, http_conn_why(w->conn));
 		if (req->flags & BLK_ADVISORY)
 			return -ECANCELED;
-		take_a_pause(w, MAX(jitter(w, pause),
+		take_a_pause(w, MAX(backoff_next_ns(&backoff, some_bits(w)),
 				    MIN(http_conn_retry_after_ns(w->conn), RETRY_AFTER_MAX_NS)));
-		pause = MIN(pause * 2, PAUSE_MAX_NS);
 	}
 }
 
@@ -213,6 +230,7 @@ static void *worker_run(void *arg)
 		lane = req->lane;
 		w->req = req;
 		atomic_store(&w->cancel, false);
+		http_check(h);
 		pthread_mutex_unlock(&h->lock);
 		r = fetch(w, req);
 		pthread_mutex_lock(&h->lock);
@@ -339,6 +357,7 @@ static void http_submit(struct blk_dev *dev, struct blk_req *req)
 		lanes_push(&h->lanes, req);
 		pthread_cond_signal(&h->work);
 	}
+	http_check(h);
 	pthread_mutex_unlock(&h->lock);
 	if (!queued)
 		blk_complete(req, r); /* a FLUSH has nothing to do here */
@@ -371,6 +390,7 @@ static void http_stop(struct blk_dev *dev)
 	pthread_mutex_lock(&h->lock);
 	atomic_store(&h->stopping, true);
 	lanes_drain(&h->lanes, &rest);
+	http_check(h);
 	pthread_cond_broadcast(&h->work);
 	pthread_mutex_unlock(&h->lock);
 	end_pauses(h);

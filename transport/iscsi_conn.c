@@ -14,8 +14,11 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 
-/* One address gets this long before the next is tried, if there is a next. */
-#define ADDRESS_NS (5 * NSEC_PER_SEC)
+/*
+ * One address gets this long to accept a connection: the SYN goes out after 0, 1 and 3 s, and a new
+ * attempt finds a link that came back sooner than the next repetition would.
+ */
+#define CONNECT_NS (4 * NSEC_PER_SEC)
 /* Data the kernel may hold unsent: less of it in the way of what is more urgent. */
 #define NOTSENT_LOWAT (128 << 10)
 /* The kernel gives up on a peer that acknowledges nothing. */
@@ -164,7 +167,8 @@ static void on_event(struct iscsi_context *ctx, int status, void *data, void *ct
 
 static uint32_t isid_random(const struct leaf_config *conf)
 {
-	/* RFC 7143 11.12.5: type 10b, 24 random bits, 16 bits of qualifier: isid_random[0] and slot. */
+	/* RFC 7143 11.12.5: type 10b, 24 random bits, 16 bits of qualifier: isid_random[0] and
+	 * slot. */
 	return (uint32_t)conf->isid_random[1] << 16 | (uint32_t)conf->isid_random[2] << 8 |
 	       conf->isid_random[3];
 }
@@ -190,8 +194,7 @@ static int make_context(struct iscsi_conn *conn, const struct iscsi_login *login
 							 : ISCSI_HEADER_DIGEST_NONE);
 	if (login->target)
 		iscsi_set_targetname(ctx, login->target);
-	iscsi_set_session_type(ctx,
-			       login->target ? ISCSI_SESSION_NORMAL : ISCSI_SESSION_DISCOVERY);
+	iscsi_set_session_type(ctx, login->target ? ISCSI_SESSION_NORMAL : ISCSI_SESSION_DISCOVERY);
 	if (c->username[0])
 		iscsi_set_initiator_username_pwd(ctx, c->username, c->password);
 	if (c->username_in[0])
@@ -362,10 +365,8 @@ int iscsi_conn_open(struct iscsi_conn *conn, const struct iscsi_login *login, st
 		return err_set(err, r, "cannot resolve '%s': %s", login->portal->host,
 			       strerror(-r));
 	for (unsigned i = 0; i < found.count; i++) {
-		uint64_t deadline = login->deadline_ns;
+		uint64_t deadline = MIN(login->deadline_ns, clock_monotonic_ns() + CONNECT_NS);
 
-		if (i + 1 < found.count)
-			deadline = MIN(deadline, clock_monotonic_ns() + ADDRESS_NS);
 		r = open_address(conn, login, found.text[i], deadline, err);
 		/* A target that moved says so by number or by name; it may do that once. */
 		if (r == 1) {
@@ -479,9 +480,8 @@ int iscsi_conn_lun_reset(struct iscsi_conn *conn, uint64_t deadline_ns)
 
 	free_wait_task(conn);
 	conn->wait = (struct iscsi_wait){ .done = false };
-	if (conn->broken ||
-	    iscsi_task_mgmt_lun_reset_async(conn->ctx, (uint32_t)conn->lun_field, on_answer,
-					    conn) != 0)
+	if (conn->broken || iscsi_task_mgmt_lun_reset_async(conn->ctx, (uint32_t)conn->lun_field,
+							    on_answer, conn) != 0)
 		return -ECONNRESET;
 	r = iscsi_conn_wait(conn, deadline_ns, &conn->wait.done);
 	if (r < 0)

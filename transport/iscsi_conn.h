@@ -47,7 +47,7 @@ struct iscsi_conn {
 struct iscsi_login {
 	const struct leaf_config *conf;
 	const struct url_portal *portal;
-	const char *target;   /* NULL: a discovery session */
+	const char *target; /* NULL: a discovery session */
 	uint16_t lun;
 	unsigned slot;        /* ISID = conf->isid_random + this */
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC */

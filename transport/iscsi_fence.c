@@ -2,8 +2,8 @@
 /*
  * Ghosts: WRITEs of a lost session that the target still has in a socket buffer or in a queue, and
  * may carry out after newer data was written. Sending the same bytes again beside them is harmless;
- * the first WRITE of later data is not. So whatever closes an epoch, a FLUSH or a FUA request, waits
- * while ghosts are possible, until the fence has run:
+ * the first WRITE of later data is not. So whatever closes an epoch, a FLUSH or a FUA request,
+ * waits while ghosts are possible, until the fence has run:
  *
  *   1. Each slot that lost unanswered writes is logged in again in the portal group where it lost
  *      them: session reinstatement makes the target close the old connection (RFC 7143 6.3.5), so

@@ -6,8 +6,8 @@
  *                   ├── cmd ── inbox of a session ── sent list of that session
  *                   └── not cut yet: the io is in its lane's list
  *
- * An io (iscsi_io.c) is a request; it is cut into commands when a session has room, so that size and
- * session suit the moment. pool_dispatch() is the one place that gives commands to sessions.
+ * An io (iscsi_io.c) is a request; it is cut into commands when a session has room, so that size
+ * and session suit the moment. pool_dispatch() is the one place that gives commands to sessions.
  *
  * Threads: one per session ("nb-iscsi-N"), which alone touches its connection and its sent list;
  * one for the fence ("nb-fence"). Everything else is guarded by pool->lock, which is never held
@@ -68,7 +68,7 @@ struct iscsi_cmd {
 	/* the session thread's: */
 	struct iscsi_session *session;
 	struct scsi_task *task;
-	struct iscsi_verdict refused; /* while lingering */
+	struct iscsi_verdict refused;    /* while lingering */
 	struct iscsi_window_stamp stamp; /* guarded by pool->lock */
 	uint64_t sent_ns;
 	int iovcnt;
@@ -109,11 +109,11 @@ struct iscsi_session {
 	uint64_t rtt_ns;
 	uint64_t ups; /* times it was established */
 	unsigned chores;
-	int reset_result;       /* of CHORE_RESET: 1 = none yet */
-	bool kicked;            /* skip the pause */
-	uint32_t lost_portals;  /* bit: this slot lost unanswered writes there, not reinstated yet */
-	uint64_t lost_ns;       /* the last time */
-	uint32_t portal_group;  /* of the login in use */
+	int reset_result;      /* of CHORE_RESET: 1 = none yet */
+	bool kicked;           /* skip the pause */
+	uint32_t lost_portals; /* bit: this slot lost unanswered writes there, not reinstated yet */
+	uint64_t lost_ns;      /* the last time */
+	uint32_t portal_group; /* of the login in use */
 
 	/* the thread's */
 	struct iscsi_conn conn;
@@ -135,14 +135,14 @@ struct iscsi_pool {
 	struct leaf_config conf;
 	unsigned count;
 	struct iscsi_session *sessions;
-	atomic_bool stop;           /* threads leave what they wait for */
+	atomic_bool stop; /* threads leave what they wait for */
 	atomic_uint_fast64_t generation;
 	atomic_uint_fast64_t read_bytes, write_bytes;
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a session's state, chores or commands; fencing; stopping */
 	/* guarded by lock */
-	bool stopping;               /* no new requests */
+	bool stopping; /* no new requests */
 	uint64_t stop_deadline_ns;
 	struct list_node ios[BLK_LANE_COUNT];
 	struct list_node again[BLK_LANE_COUNT]; /* cmds to send (again), before new ones */
@@ -153,10 +153,11 @@ struct iscsi_pool {
 	bool same_works; /* WRITE SAME was not refused yet */
 	bool sync16_works;
 	bool sync_works;
-	bool ghosts;  /* unanswered writes of lost sessions may still land */
-	bool fence_wanted;         /* a request waits for the ghosts to go */
-	bool fencing;              /* nothing is given out: the fence runs */
-	uint64_t old_slots_ns;     /* when a slot of an earlier run could not be reinstated; 0 = never */
+	bool ghosts;       /* unanswered writes of lost sessions may still land */
+	bool fence_wanted; /* a request waits for the ghosts to go */
+	bool fencing;      /* nothing is given out: the fence runs */
+	uint64_t
+		old_slots_ns; /* when a slot of an earlier run could not be reinstated; 0 = never */
 	bool fence_thread_running;
 	pthread_t fence_thread;
 	uint32_t portal_group[URL_PORTALS]; /* as logins told */

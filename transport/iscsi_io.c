@@ -55,7 +55,6 @@ void iscsi_ended_complete(struct iscsi_ended *ended)
 		int result = io->result;
 
 		free(io);
-		req->dev_data = NULL;
 		blk_complete(req, result);
 	}
 }
@@ -121,6 +120,8 @@ static void settle(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_en
 	list_del(&io->link);
 	if (io->cancelled && io->result == 0)
 		io->result = -EINTR;
+	/* Under the lock: a cancellation from now on finds nothing. */
+	io->req->dev_data = NULL;
 	list_add_tail(&ended->list, &io->link);
 }
 
@@ -515,8 +516,7 @@ static struct iscsi_session *choose(struct iscsi_pool *pool, enum blk_lane lane,
 	uint64_t best_load = 0;
 
 	for (unsigned n = 0; n < pool->count; n++) {
-		struct iscsi_session *s =
-			&pool->sessions[(pool->next_session + n) % pool->count];
+		struct iscsi_session *s = &pool->sessions[(pool->next_session + n) % pool->count];
 		uint64_t load = s->read_bytes + s->write_bytes;
 
 		if (!has_room(s, lane, write) || (best && load >= best_load))

@@ -233,7 +233,8 @@ int iscsi_scsi_provisioning(const uint8_t *data, size_t length, struct iscsi_pro
 		return -EBADMSG;
 	ret->unmap = data[5] & 0x80;
 	ret->write_same = data[5] & 0x40;
-	/* SBC-3 has one bit of LBPRZ (04h); SBC-4 made it three, of which xx1b still means zeroes. */
+	/* SBC-3 has one bit of LBPRZ (04h); SBC-4 made it three, of which xx1b still means zeroes.
+	 */
 	ret->reads_zero = data[5] & 0x04;
 	return 0;
 }
@@ -273,7 +274,7 @@ static void copy_text(const uint8_t *data, size_t length, char *ret, size_t size
 	}
 	for (; n < length && n + 1 < size; n++)
 		ret[n] = data[n] >= 0x21 && data[n] <= 0x7e ? (char)data[n]
-							      : (data[n] == ' ' ? '_' : '.');
+							    : (data[n] == ' ' ? '_' : '.');
 	ret[n] = '\0';
 }
 
@@ -300,8 +301,9 @@ int iscsi_scsi_serial(const uint8_t *data, size_t length, char *ret, size_t size
 
 static void format_designator(const uint8_t *d, char *ret, size_t size)
 {
-	static const char *const prefix[16] = { [1] = "t10.", [2] = "eui.", [3] = "naa.",
-						[8] = "name." };
+	static const char *const prefix[16] = {
+		[1] = "t10.", [2] = "eui.", [3] = "naa.", [8] = "name."
+	};
 	unsigned type = d[1] & 0x0f;
 	size_t length = d[3];
 	int n;
@@ -378,7 +380,8 @@ void iscsi_negotiated_init(struct iscsi_negotiated *ret)
 	};
 }
 
-/* Lengths are 512 to 2^24 - 1 (RFC 7143 13.12 to 13.14); anything else leaves the field as it is. */
+/* Lengths are 512 to 2^24 - 1 (RFC 7143 13.12 to 13.14); anything else leaves the field as it is.
+ */
 static void set_length(uint32_t *field, const char *value)
 {
 	unsigned long v = strtoul(value, NULL, 10);

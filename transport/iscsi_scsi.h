@@ -18,15 +18,15 @@ struct iscsi_sense {
 
 enum iscsi_action {
 	ISCSI_DONE,
-	ISCSI_RETRY,          /* send again at once */
-	ISCSI_RETRY_LATER,    /* send again after a growing pause, without end */
-	ISCSI_RETRY_LIMITED,  /* the same, but after some tries fail with the verdict's error */
-	ISCSI_POWER_ON,       /* 29h: volatile data may be gone; then as RETRY */
-	ISCSI_READ_CAPACITY,  /* 2Ah/09h: read the capacity again; then as RETRY */
-	ISCSI_IDENTIFY,       /* 3Fh/0Eh and like: find out who this is; then as RETRY */
-	ISCSI_RECONNECT,      /* the LUN is not there (any more): log in again */
-	ISCSI_UNSUPPORTED,    /* ILLEGAL REQUEST: this command will never work here */
-	ISCSI_FAIL,           /* with the verdict's error */
+	ISCSI_RETRY,         /* send again at once */
+	ISCSI_RETRY_LATER,   /* send again after a growing pause, without end */
+	ISCSI_RETRY_LIMITED, /* the same, but after some tries fail with the verdict's error */
+	ISCSI_POWER_ON,      /* 29h: volatile data may be gone; then as RETRY */
+	ISCSI_READ_CAPACITY, /* 2Ah/09h: read the capacity again; then as RETRY */
+	ISCSI_IDENTIFY,      /* 3Fh/0Eh and like: find out who this is; then as RETRY */
+	ISCSI_RECONNECT,     /* the LUN is not there (any more): log in again */
+	ISCSI_UNSUPPORTED,   /* ILLEGAL REQUEST: this command will never work here */
+	ISCSI_FAIL,          /* with the verdict's error */
 };
 
 struct iscsi_verdict {
@@ -50,8 +50,8 @@ struct iscsi_verdict iscsi_scsi_judge(unsigned status, const struct iscsi_sense 
 struct iscsi_capacity {
 	uint64_t blocks; /* > 0 */
 	uint32_t block_bytes;
-	bool thin;        /* LBPME */
-	bool reads_zero;  /* LBPRZ of READ CAPACITY (16) */
+	bool thin;       /* LBPME */
+	bool reads_zero; /* LBPRZ of READ CAPACITY (16) */
 };
 
 /*
@@ -63,18 +63,18 @@ int iscsi_scsi_capacity16(const uint8_t *data, size_t length, struct iscsi_capac
 int iscsi_scsi_capacity10(const uint8_t *data, size_t length, struct iscsi_capacity *ret);
 
 struct iscsi_limits {
-	uint64_t write_same_blocks;    /* longest WRITE SAME; 0 = not said */
-	uint32_t unmap_granularity;    /* blocks; 0 = not said */
-	bool unmap_aligned_at_zero;    /* granules start at LBA 0 */
+	uint64_t write_same_blocks; /* longest WRITE SAME; 0 = not said */
+	uint32_t unmap_granularity; /* blocks; 0 = not said */
+	bool unmap_aligned_at_zero; /* granules start at LBA 0 */
 };
 
 /* VPD page B0h (SBC-3 6.5.3). 0 or -EBADMSG; fields that a short old page lacks are 0. */
 int iscsi_scsi_limits(const uint8_t *data, size_t length, struct iscsi_limits *ret);
 
 struct iscsi_provisioning {
-	bool unmap;           /* LBPU */
-	bool write_same;      /* LBPWS: WRITE SAME (16) with UNMAP */
-	bool reads_zero;      /* LBPRZ */
+	bool unmap;      /* LBPU */
+	bool write_same; /* LBPWS: WRITE SAME (16) with UNMAP */
+	bool reads_zero; /* LBPRZ */
 };
 
 /* VPD page B2h (SBC-3 6.5.4). 0 or -EBADMSG. */
@@ -136,7 +136,8 @@ struct iscsi_negotiated {
 /* What libiscsi 1.19 assumes for keys the target does not answer. */
 void iscsi_negotiated_init(struct iscsi_negotiated *ret);
 
-/* One log line of libiscsi ("TargetLoginReply: Key=Value …", RFC 7143 13). Other lines do nothing. */
+/* One log line of libiscsi ("TargetLoginReply: Key=Value …", RFC 7143 13). Other lines do nothing.
+ */
 void iscsi_negotiated_line(struct iscsi_negotiated *neg, const char *line);
 
 /*

@@ -117,8 +117,7 @@ static void retry(struct iscsi_session *s, struct iscsi_cmd *cmd, const struct i
 		break;
 	}
 	/* A target that always finds a reason is not asked in a tight loop. */
-	iscsi_cmd_again(pool, cmd,
-			cmd->tries > RETRY_TRIES ? now + retry_pause(s, cmd->tries) : 0);
+	iscsi_cmd_again(pool, cmd, cmd->tries > RETRY_TRIES ? now + retry_pause(s, cmd->tries) : 0);
 }
 
 /* @cmd, out of the sent list, its task freed: what its answer means. */
@@ -131,7 +130,7 @@ static void conclude(struct iscsi_session *s, struct iscsi_cmd *cmd, struct iscs
 
 	if (v.action == ISCSI_RETRY_LIMITED && tries >= RETRY_TRIES)
 		v.action = ISCSI_FAIL;
-	if (v.action == ISCSI_FAIL)
+	if (v.action == ISCSI_FAIL || (v.action == ISCSI_UNSUPPORTED && kind <= ISCSI_ZEROES))
 		log_error("%s at byte %llu failed on the target: %s", kind_name(kind),
 			  (unsigned long long)cmd->offset, v.what);
 	else if (v.action == ISCSI_UNSUPPORTED)
@@ -221,8 +220,8 @@ static void conclude_lingering(struct iscsi_session *s)
 	}
 }
 
-static struct scsi_task *queue_task(struct iscsi_session *s, struct iscsi_cmd *cmd,
-				    uint32_t sector, bool sync16, bool unmap, bool fua)
+static struct scsi_task *queue_task(struct iscsi_session *s, struct iscsi_cmd *cmd, uint32_t sector,
+				    bool sync16, bool unmap, bool fua)
 {
 	struct iscsi_context *ctx = s->conn.ctx;
 	struct scsi_iovec *iov = (struct scsi_iovec *)cmd->iov;
@@ -251,8 +250,8 @@ static struct scsi_task *queue_task(struct iscsi_session *s, struct iscsi_cmd *c
 }
 
 /* Hand over what is in the inbox. */
-static void send_all(struct iscsi_session *s, struct list_node *batch, uint32_t sector,
-		     bool sync16, bool unmap, bool has_fua)
+static void send_all(struct iscsi_session *s, struct list_node *batch, uint32_t sector, bool sync16,
+		     bool unmap, bool has_fua)
 {
 	struct list_node *n;
 

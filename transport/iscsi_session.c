@@ -26,11 +26,11 @@
 /* One attempt to log in and learn the LUN. */
 #define ATTEMPT_NS (15 * NSEC_PER_SEC)
 #define BACKOFF_MIN_NS (100 * NSEC_PER_MSEC)
-#define BACKOFF_MAX_NS (10 * NSEC_PER_SEC)
+#define BACKOFF_MAX_NS (4 * NSEC_PER_SEC)
 #define LOGOUT_NS (300 * NSEC_PER_MSEC)
 #define CHORE_NS (60 * NSEC_PER_SEC)
 /* Another volume under this name is believed after this long: targets start in steps. */
-#define WRONG_NS (10 * NSEC_PER_SEC)
+#define WRONG_NS (5 * NSEC_PER_SEC)
 
 static uint64_t random_next(struct iscsi_session *s)
 {
@@ -97,7 +97,7 @@ static int adopt(struct iscsi_pool *pool, const struct iscsi_lun *lun, struct er
 }
 
 /* With the lock: another volume answered. */
-static void note_wrong(struct iscsi_pool *pool, const char *why, struct iscsi_ended *ended)
+static void note_wrong(struct iscsi_pool *pool, struct iscsi_ended *ended)
 {
 	uint64_t now = clock_monotonic_ns();
 
@@ -107,7 +107,6 @@ static void note_wrong(struct iscsi_pool *pool, const char *why, struct iscsi_en
 		return;
 	pool->wrong = true;
 	iscsi_fail_queued(pool, -EIO, false, ended);
-	(void)why;
 }
 
 static int check_writable(const struct iscsi_pool *pool, const struct iscsi_lun *lun,
@@ -167,7 +166,7 @@ static int establish(struct iscsi_session *s, struct err *err)
 	} else {
 		s->state = ISCSI_WAITING;
 		if (r == -ESTALE)
-			note_wrong(pool, err->text, &ended);
+			note_wrong(pool, &ended);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	iscsi_ended_complete(&ended);
@@ -182,6 +181,7 @@ static int weight(int error)
 	switch (error) {
 	case -ETIMEDOUT:
 	case -EHOSTUNREACH:
+	case -ECONNRESET:
 	case -EAGAIN:
 		return 0;
 	case -ECONNREFUSED:
@@ -220,21 +220,20 @@ static int establish_anywhere(struct iscsi_session *s, struct err *err)
 	return curable && weight(worst) < 3 ? -ETIMEDOUT : worst;
 }
 
-/* The start waits for the first session's word. */
-static void report_start(struct iscsi_session *s, int result, const struct err *err)
+/* The start waits for the first session's word: true if that was it, so nobody else need hear. */
+static bool report_start(struct iscsi_session *s, int result, const struct err *err)
 {
 	struct iscsi_pool *pool = s->pool;
 
-	if (s->slot != 0 || result == -ECANCELED)
-		return;
 	guard(&pool->lock);
-	if (pool->start_result != 1)
-		return;
-	if (result < 0)
+	if (pool->start_result == 0)
+		return false;
+	if (pool->start_result == 1 && result < 0)
 		pool->start_error = *err;
-	if (result == 0 || weight(result) > 0)
+	if (pool->start_result == 1 && (result == 0 || weight(result) > 0))
 		pool->start_result = result;
 	pthread_cond_broadcast(&pool->changed);
+	return true;
 }
 
 /* Pause until the time is over, somebody kicks, or the pool stops. */
@@ -333,7 +332,7 @@ int iscsi_session_chores(struct iscsi_session *s)
 	if (r == 0 && (chores & ISCSI_CHORE_PROBE)) {
 		r = adopt(pool, &lun, &err);
 		if (r < 0)
-			note_wrong(pool, err.text, &ended);
+			note_wrong(pool, &ended);
 	}
 	if (r == 0) {
 		if (chores & ISCSI_CHORE_RESET)
@@ -360,7 +359,8 @@ static void *session_main(void *arg)
 		struct err err = { .text = "" };
 		int r = establish_anywhere(s, &err);
 
-		report_start(s, r, &err);
+		bool heard = r != -ECANCELED && report_start(s, r, &err);
+
 		if (r == 0) {
 			log_info("session %u is up at %s", s->slot, s->conn.address);
 			s->backoff_ns = BACKOFF_MIN_NS;
@@ -368,7 +368,7 @@ static void *session_main(void *arg)
 			if (atomic_load(&pool->stop) && list_empty(&s->sent) &&
 			    list_empty(&s->lingering))
 				iscsi_conn_logout(&s->conn, clock_monotonic_ns() + LOGOUT_NS);
-			else
+			else if (s->conn.broken)
 				log_warning("session %u at %s was lost: %s", s->slot,
 					    s->conn.address, s->conn.reason);
 			give_back(s);
@@ -376,7 +376,7 @@ static void *session_main(void *arg)
 			pause_session(s, iscsi_session_jitter(s, BACKOFF_MIN_NS));
 			continue;
 		}
-		if (r != -ECANCELED)
+		if (r != -ECANCELED && !heard)
 			log_warning("session %u cannot be opened: %s", s->slot, err.text);
 		pause_session(s, iscsi_session_jitter(s, s->backoff_ns));
 		s->backoff_ns = MIN(s->backoff_ns * 2, BACKOFF_MAX_NS);

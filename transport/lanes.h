@@ -83,4 +83,20 @@ static inline void lanes_drain(struct lanes *l, struct list_node *to)
 		list_splice_tail(to, &l->queue[i]);
 }
 
+/* With --enable-invariants: what is queued lies in its lane, and background work keeps its bound.
+ */
+static inline void lanes_check(const struct lanes *l)
+{
+#ifdef ENABLE_INVARIANTS
+	const struct list_node *n;
+
+	assert(l->background <= l->max_background);
+	for (unsigned i = 0; i < BLK_LANE_COUNT; i++)
+		list_for_each(n, &l->queue[i])
+			assert(list_entry(n, struct blk_req, link)->lane == (enum blk_lane)i);
+#else
+	(void)l;
+#endif
+}
+
 #endif

@@ -111,7 +111,7 @@ START_TEST(test_init)
 		uint64_t limit;
 		uint32_t segment;
 	} rows[] = {
-		{ 1ull << 20, 1u << 20 },  { 64ull << 20, 1u << 20 }, { 1ull << 30, 16u << 20 },
+		{ 1ull << 20, 2u << 20 },  { 64ull << 20, 2u << 20 }, { 1ull << 30, 16u << 20 },
 		{ 4ull << 30, 64u << 20 }, { 1ull << 40, 64u << 20 },
 	};
 	struct cache_identity a;

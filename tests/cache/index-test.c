@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "tests/lib/scratch.h"
 #include "tests/lib/sim.h"
 
 #define BLOCKS 2048u
@@ -216,26 +217,9 @@ START_TEST(test_mem)
 }
 END_TEST
 
-static char dir[256];
+static const char *dir;
 static char path[300];
 static const uint8_t uuid[16] = "cache uuid 12345";
-
-static void setup_dir(void)
-{
-	const char *tmp = getenv("TMPDIR");
-
-	snprintf(dir, sizeof(dir), "%.200s/nearblk-index-XXXXXX", tmp ? tmp : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(dir));
-	snprintf(path, sizeof(path), "%s/index", dir);
-}
-
-static void remove_dir(void)
-{
-	char command[400];
-
-	snprintf(command, sizeof(command), "rm -rf '%s'", dir);
-	ck_assert_int_eq(system(command), 0);
-}
 
 static struct index_store *open_store(bool fresh)
 {
@@ -488,7 +472,9 @@ int main(void)
 	tcase_add_test(tc, test_mem);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	tcase_add_checked_fixture(db, setup_dir, remove_dir);
+	dir = scratch_create();
+	snprintf(path, sizeof(path), "%s/index", dir);
+	tcase_add_checked_fixture(db, scratch_clear, NULL);
 	tcase_add_test(db, test_rocksdb);
 	tcase_add_test(db, test_rocksdb_of_another);
 	tcase_add_loop_test(db, test_rocksdb_kill, 0, 4);
@@ -499,5 +485,6 @@ int main(void)
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
+	scratch_remove();
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,5 +1,6 @@
 # Tests of cache/
-CACHE_TESTS = tests/cache/identity-test tests/cache/index-test tests/cache/lio-test tests/cache/model-test tests/cache/sim-test
+CACHE_TESTS = tests/cache/identity-test tests/cache/index-test tests/cache/lio-test \
+	tests/cache/model-test tests/cache/recorder-test tests/cache/sim-test
 check_PROGRAMS += $(CACHE_TESTS)
 TESTS += $(CACHE_TESTS)
 
@@ -14,6 +15,10 @@ tests_cache_index_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_lio_test_SOURCES = tests/cache/lio-test.c
 tests_cache_lio_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_lio_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_recorder_test_SOURCES = tests/cache/recorder-test.c
+tests_cache_recorder_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_recorder_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 
 tests_cache_sim_test_SOURCES = tests/cache/sim-test.c
 tests_cache_sim_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)

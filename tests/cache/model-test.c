@@ -52,7 +52,7 @@ START_TEST(test_plain)
 {
 	scenario("plain",
 		 &(struct model_config){ .size_bytes = (3u << 20) + 1536,
-					 .limit_bytes = 20u << 20,
+					 .limit_bytes = 40u << 20,
 					 .steps = 1500,
 					 .discard = true },
 		 8);
@@ -63,7 +63,7 @@ START_TEST(test_crashes)
 {
 	scenario("crashes",
 		 &(struct model_config){ .size_bytes = (2u << 20) + 512,
-					 .limit_bytes = 20u << 20,
+					 .limit_bytes = 40u << 20,
 					 .steps = 1500,
 					 .crash_once_in = 60,
 					 .discard = true },
@@ -75,7 +75,7 @@ START_TEST(test_faults)
 {
 	scenario("faults",
 		 &(struct model_config){ .size_bytes = (2u << 20) + 3584,
-					 .limit_bytes = 20u << 20,
+					 .limit_bytes = 40u << 20,
 					 .steps = 1500,
 					 .crash_once_in = 200,
 					 .fault_once_in = 40,
@@ -87,8 +87,8 @@ END_TEST
 START_TEST(test_small_cache)
 {
 	scenario("small cache",
-		 &(struct model_config){ .size_bytes = (40u << 20) + 512,
-					 .limit_bytes = 16u << 20,
+		 &(struct model_config){ .size_bytes = (72u << 20) + 512,
+					 .limit_bytes = 32u << 20,
 					 .steps = 2500,
 					 .crash_once_in = 400,
 					 .cut_once_in = 200,

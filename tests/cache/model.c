@@ -45,6 +45,7 @@ struct model {
 	struct simdisk *disk;
 	struct simfar_store *far;
 	struct simindex *index;
+	struct index_store *store;
 	struct lio *lio;
 	struct cache_identity identity;
 	struct blk_dev *cache;
@@ -97,7 +98,8 @@ static void open_cache(struct model *m)
 	conf.inner = simfar_create(m->sim, m->far);
 	conf.sched = sim_sched(m->sim);
 	conf.lio = m->lio;
-	conf.index = simindex_open(m->index);
+	m->store = simindex_open(m->index);
+	conf.index = m->store;
 	conf.identity = &m->identity;
 	conf.limit_bytes = m->conf->limit_bytes;
 	conf.max_dirty_age_ns = 5 * NSEC_PER_SEC;
@@ -400,13 +402,15 @@ static void crash(struct model *m, bool power)
 {
 	uint8_t *all;
 
-	if (power)
+	if (power) {
 		simdisk_power_cut(m->disk);
-	else
+		simindex_power_cut(m->index);
+	} else {
 		simdisk_kill(m->disk);
+		simindex_kill(m->index);
+	}
 	simfar_kill(m->far);
 	sim_reset(m->sim);
-	simindex_crash(m->index, m->sim, power);
 	m->cache->inner = NULL;
 	cache_abandon(m->cache);
 	if (simfar_is_down(m->far))
@@ -430,6 +434,7 @@ static void stop_cache(struct model *m)
 	blk_stop(m->cache);
 	blk_destroy(m->cache);
 	m->cache = NULL;
+	index_destroy(m->store);
 	lio_destroy(m->lio);
 	m->lio = NULL;
 }
@@ -438,7 +443,6 @@ static void restart(struct model *m)
 {
 	settle(m);
 	stop_cache(m);
-	simindex_close(m->index);
 	if (sim_once_in(m->sim, 4))
 		simindex_lose(m->index);
 	open_cache(m);
@@ -551,7 +555,7 @@ struct model_result model_run(const struct model_config *config)
 	}
 	far.drop_once_in = 5;
 	m.far = simfar_store_create(m.sim, &far);
-	m.index = simindex_create();
+	m.index = simindex_create(m.sim);
 	m.now = sim_alloc(config->size_bytes);
 	m.base = sim_alloc(config->size_bytes);
 	open_cache(&m);
@@ -559,7 +563,6 @@ struct model_result model_run(const struct model_config *config)
 		act(&m);
 	drain(&m);
 	stop_cache(&m);
-	simindex_close(m.index);
 	simindex_destroy(m.index);
 	simfar_store_destroy(m.far);
 	simdisk_destroy(m.disk);

@@ -9,6 +9,7 @@
 #include "tests/lib/sim.h"
 #include "tests/lib/simdisk.h"
 #include "tests/lib/simfar.h"
+#include "tests/lib/simindex.h"
 
 #define SEEDS 60
 #define PAGE 4096u
@@ -539,6 +540,65 @@ START_TEST(test_far_finds_overlap)
 }
 END_TEST
 
+static int count_blocks(void *ctx, const struct index_extent *e)
+{
+	ck_assert(e->kind == INDEX_ZERO && e->blk == *(uint64_t *)ctx);
+	*(uint64_t *)ctx += e->nblocks;
+	return 0;
+}
+
+static void put_next(struct index_store *s, uint64_t blk, bool durable)
+{
+	struct index_op op = {
+		.kind = INDEX_PUT,
+		.extent = { .blk = blk, .nblocks = 1, .kind = INDEX_ZERO },
+	};
+
+	ck_assert_int_eq(index_apply(s, &op, 1, durable), 0);
+}
+
+START_TEST(test_index_outlives)
+{
+	unsigned outcomes = 0;
+
+	for (uint64_t seed = 0; seed < SEEDS; seed++) {
+		struct sim *sim = sim_create(seed);
+		struct simindex *index = simindex_create(sim);
+		struct index_store *s = simindex_open(index);
+		uint64_t blocks = 0;
+
+		ck_assert(s->fresh);
+		put_next(s, 0, false);
+		put_next(s, 1, true);
+		put_next(s, 2, false);
+		put_next(s, 3, false);
+		sim_reset(sim);
+		s = simindex_open(index);
+		ck_assert(!s->fresh);
+		ck_assert_int_eq(index_load(s, count_blocks, &blocks), 0);
+		ck_assert_uint_eq(blocks, 4);
+		simindex_power_cut(index);
+		s = simindex_open(index);
+		blocks = 0;
+		ck_assert_int_eq(index_load(s, count_blocks, &blocks), 0);
+		ck_assert_int_eq(s->fresh, blocks == 0);
+		outcomes |= 1u << blocks;
+		simindex_fail(index, 2);
+		blocks = 0;
+		ck_assert_int_eq(index_put_state(s, "key", "value", 5), 0);
+		ck_assert_int_eq(index_load(s, count_blocks, &blocks), -EIO);
+		ck_assert_int_eq(index_put_state(s, "key", "value", 5), -EIO);
+		ck_assert_uint_eq(simindex_fault_hits(index), 1);
+		ck_assert_int_eq(index_wipe(s), 0);
+		put_next(s, 0, true);
+		index_destroy(s);
+		simindex_destroy(index);
+		sim_destroy(sim);
+	}
+	ck_assert_uint_eq(outcomes, 1u | 1u << 2 | 1u << 3 | 1u << 4);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("sim");
@@ -553,6 +613,7 @@ int main(void)
 	tcase_add_test(tc, test_synced_is_kept);
 	tcase_add_test(tc, test_names_after_a_power_cut);
 	tcase_add_test(tc, test_disk_limits_and_reads);
+	tcase_add_test(tc, test_index_outlives);
 	tcase_add_test(tc, test_far_durability);
 	tcase_add_test(tc, test_far_ghosts);
 	tcase_add_test(tc, test_far_kill_faults_and_stop);

@@ -41,7 +41,7 @@ expect 2 "missing operand" mount "$url"
 expect 2 "one operand too many: three" mount "$url" "$dir/mnt" three
 expect 2 "did you mean --cache-size?" mount --cachesize 1G "$url" "$dir/mnt"
 expect 2 "--cache-size 1X: not a size" mount --cache-size 1X "$url" "$dir/mnt"
-expect 2 "at least 16 MiB" mount --cache-size 1M "$url" "$dir/mnt"
+expect 2 "at least 32 MiB" mount --cache-size 1M "$url" "$dir/mnt"
 expect 2 "from 1 to 64" mount --sessions 65 "$url" "$dir/mnt"
 expect 2 "not a duration" mount -o max_dirty_age=5x "$url" "$dir/mnt"
 expect 2 "is more than --cache-size" mount --cache-size 64M --max-dirty 65M "$url" "$dir/mnt"

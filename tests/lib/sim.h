@@ -2,7 +2,7 @@
 /*
  * Deterministic simulation: one thread, one seed, and every order of events a
  * choice of that seed. Here: the random numbers and the scheduler with its fake
- * clock. simdisk.h brings a local disk that forgets, simfar.h a far device.
+ * clock. simdisk.h brings a local disk that forgets, simindex.h an index, simfar.h a far device.
  *
  * A failing run is repeated with its seed: sim_run_until() and sim_die() print it.
  * Nothing here may be called from a second thread.
@@ -58,9 +58,9 @@ void sim_set_limit(struct sim *sim, uint64_t steps);
 uint64_t sim_steps(const struct sim *sim);
 
 /*
- * kill -9 of everything above: drop all tasks and timers; open disks and far devices of this sim
- * are killed as simdisk_kill() and simfar_kill() say, unless that was done. The memory of what was
- * dropped must still be there; nothing of it is looked at afterwards.
+ * kill -9 of everything above: drop all tasks and timers; open disks, indexes and far devices of
+ * this sim are killed as simdisk_kill(), simindex_kill() and simfar_kill() say, unless that was
+ * done. The memory of what was dropped must still be there; nothing of it is looked at afterwards.
  */
 void sim_reset(struct sim *sim);
 

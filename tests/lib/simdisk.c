@@ -8,7 +8,7 @@
  * Only one that is QUEUED when the process dies may act in part. A sync covers
  * what was done, not just acted, when it was submitted.
  */
-#include "tests/lib/simdisk.h"
+#include "tests/lib/simdisk_impl.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,76 +17,16 @@
 
 #include "core/block.h"
 #include "core/range.h"
-#include "tests/lib/simimage.h"
 
 #define PAGE 4096ull
-#define MAX_NAMES 4096
 #define MAX_PENDING 1024 /* changes of a file kept apart; older ones are written back */
-
-struct inode {
-	struct simimage image;
-	uint8_t *allocated; /* a byte per page */
-	uint64_t pages;     /* of `allocated` */
-	unsigned names;     /* now + durable + open files */
-};
-
-struct name {
-	char *text;
-	struct inode *now;
-	struct inode *durable;
-	unsigned group; /* names tied by renames since the last sync_dir share it */
-};
-
-struct lio_file {
-	struct list_node link;
-	struct inode *inode;
-	unsigned in_flight;
-};
-
-struct simdisk {
-	struct sim_part part;
-	struct sim *sim;
-	uint32_t sector_bytes;
-	struct name name[MAX_NAMES];
-	size_t names;
-	unsigned last_group;
-	uint64_t limit_bytes;
-	uint64_t used_bytes;
-	bool same_boot;
-	_Atomic uint64_t words[LIO_WORDS];
-	struct sim_fault fault;
-	unsigned hold;
-	struct list_node files; /* struct lio_file.link of the open lio */
-	struct list_node ops;   /* struct op.link */
-	uint64_t in_flight;
-	struct simlio *lio; /* NULL: not open */
-};
-
-struct simlio {
-	struct lio lio;
-	struct simdisk *disk;
-};
-
-enum stage { QUEUED, ACTED };
-
-struct op {
-	struct list_node link;
-	struct task task;
-	struct simdisk *disk;
-	struct lio_op *op;
-	enum stage stage;
-	bool held;
-	int result;
-	uint64_t mark;   /* SYNC: what it covers */
-	uint64_t change; /* WRITE: of the image; 0: none */
-};
 
 static struct simdisk *disk_of(struct lio *lio)
 {
 	return container_of(lio, struct simlio, lio)->disk;
 }
 
-static void inode_put(struct simdisk *d, struct inode *i)
+void simdisk_inode_put(struct simdisk *d, struct inode *i)
 {
 	if (!i || --i->names)
 		return;
@@ -104,15 +44,15 @@ static struct inode *inode_get(struct inode *i)
 	return i;
 }
 
-static void set_name(struct simdisk *d, struct inode **slot, struct inode *to)
+void simdisk_set_name(struct simdisk *d, struct inode **slot, struct inode *to)
 {
 	struct inode *old = *slot;
 
 	*slot = inode_get(to);
-	inode_put(d, old);
+	simdisk_inode_put(d, old);
 }
 
-static struct name *find_name(struct simdisk *d, const char *text)
+struct name *simdisk_find_name(struct simdisk *d, const char *text)
 {
 	for (size_t i = 0; i < d->names; i++)
 		if (!strcmp(d->name[i].text, text))
@@ -122,7 +62,7 @@ static struct name *find_name(struct simdisk *d, const char *text)
 
 static struct name *make_name(struct simdisk *d, const char *text)
 {
-	struct name *n = find_name(d, text);
+	struct name *n = simdisk_find_name(d, text);
 
 	if (n)
 		return n;
@@ -143,7 +83,7 @@ static struct name *make_name(struct simdisk *d, const char *text)
 }
 
 /* Pages of [0, bytes) that are not allocated yet get so; false: no room. */
-static bool allocate(struct simdisk *d, struct inode *i, uint64_t offset, uint64_t length)
+bool simdisk_allocate(struct simdisk *d, struct inode *i, uint64_t offset, uint64_t length)
 {
 	uint64_t end = div_round_up(offset + length, PAGE);
 
@@ -165,7 +105,7 @@ static bool allocate(struct simdisk *d, struct inode *i, uint64_t offset, uint64
 	return true;
 }
 
-static void release_tail(struct simdisk *d, struct inode *i, uint64_t bytes)
+void simdisk_release_tail(struct simdisk *d, struct inode *i, uint64_t bytes)
 {
 	for (uint64_t p = div_round_up(bytes, PAGE); p < i->pages; p++) {
 		d->used_bytes -= i->allocated[p] ? PAGE : 0;
@@ -174,7 +114,7 @@ static void release_tail(struct simdisk *d, struct inode *i, uint64_t bytes)
 }
 
 /* What a write that was cut or failed has done: whole pages from the front, perhaps none. */
-static uint64_t part_of(struct simdisk *d, uint64_t offset, uint64_t length)
+uint64_t simdisk_part_of(struct simdisk *d, uint64_t offset, uint64_t length)
 {
 	uint64_t pages = div_round_up(offset + length, PAGE) - offset / PAGE;
 	uint64_t end = (offset / PAGE + sim_below(d->sim, pages + 1)) * PAGE;
@@ -182,7 +122,7 @@ static uint64_t part_of(struct simdisk *d, uint64_t offset, uint64_t length)
 	return end <= offset ? 0 : MIN(end - offset, length);
 }
 
-static uint64_t change(struct simdisk *d, struct inode *i, const struct iovec *iov, int iovcnt,
+uint64_t simdisk_write(struct simdisk *d, struct inode *i, const struct iovec *iov, int iovcnt,
 		       uint64_t offset, uint64_t length)
 {
 	cleanup_free uint8_t *flat = NULL;
@@ -203,13 +143,13 @@ static int act_write(struct simdisk *d, struct inode *i, const struct iovec *iov
 	uint64_t length = iov_length(iov, iovcnt);
 
 	*ret_change = 0;
-	if (!fault && !allocate(d, i, offset, length))
+	if (!fault && !simdisk_allocate(d, i, offset, length))
 		fault = -ENOSPC;
 	if (fault)
-		length = part_of(d, offset, length);
+		length = simdisk_part_of(d, offset, length);
 	if (fault == -ENOSPC)
 		length = 0; /* what was there stays; the pages taken stay taken */
-	*ret_change = change(d, i, iov, iovcnt, offset, length);
+	*ret_change = simdisk_write(d, i, iov, iovcnt, offset, length);
 	return fault;
 }
 
@@ -335,7 +275,7 @@ static int disk_sync_io(struct lio *lio, enum lio_kind kind, struct lio_file *fi
 static int disk_open(struct lio *lio, const char *name, unsigned flags, struct lio_file **ret)
 {
 	struct simdisk *d = disk_of(lio);
-	struct name *n = find_name(d, name);
+	struct name *n = simdisk_find_name(d, name);
 	struct lio_file *f;
 	int r = check_fault(d, SIMDISK_OPEN);
 
@@ -352,7 +292,7 @@ static int disk_open(struct lio *lio, const char *name, unsigned flags, struct l
 		n = make_name(d, name);
 		i = sim_alloc(sizeof(*i));
 		simimage_init(&i->image, 0);
-		set_name(d, &n->now, i);
+		simdisk_set_name(d, &n->now, i);
 	}
 	f = sim_alloc(sizeof(*f));
 	f->inode = inode_get(n->now);
@@ -368,7 +308,7 @@ static void disk_close(struct lio *lio, struct lio_file *file)
 	if (file->in_flight)
 		sim_die(d->sim, "a file was closed with operations in flight");
 	list_del(&file->link);
-	inode_put(d, file->inode);
+	simdisk_inode_put(d, file->inode);
 	free(file);
 }
 
@@ -389,28 +329,28 @@ static int disk_truncate(struct lio *lio, struct lio_file *file, uint64_t bytes)
 		return r;
 	simimage_complete(img, simimage_resize(img, bytes));
 	simimage_bound(img, MAX_PENDING);
-	release_tail(d, file->inode, bytes);
+	simdisk_release_tail(d, file->inode, bytes);
 	return 0;
 }
 
 static int disk_unlink(struct lio *lio, const char *name)
 {
 	struct simdisk *d = disk_of(lio);
-	struct name *n = find_name(d, name);
+	struct name *n = simdisk_find_name(d, name);
 	int r = check_fault(d, SIMDISK_UNLINK);
 
 	if (r < 0)
 		return r;
 	if (!n || !n->now)
 		return -ENOENT;
-	set_name(d, &n->now, NULL);
+	simdisk_set_name(d, &n->now, NULL);
 	return 0;
 }
 
 static int disk_rename(struct lio *lio, const char *from, const char *to)
 {
 	struct simdisk *d = disk_of(lio);
-	struct name *f = find_name(d, from);
+	struct name *f = simdisk_find_name(d, from);
 	struct name *t;
 	unsigned old_f;
 	unsigned old_t;
@@ -423,8 +363,8 @@ static int disk_rename(struct lio *lio, const char *from, const char *to)
 	t = make_name(d, to);
 	if (t == f)
 		return 0;
-	set_name(d, &t->now, f->now);
-	set_name(d, &f->now, NULL);
+	simdisk_set_name(d, &t->now, f->now);
+	simdisk_set_name(d, &f->now, NULL);
 	d->last_group++;
 	old_f = f->group;
 	old_t = t->group;
@@ -458,7 +398,7 @@ static int disk_sync_dir(struct lio *lio)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < d->names; i++) {
-		set_name(d, &d->name[i].durable, d->name[i].now);
+		simdisk_set_name(d, &d->name[i].durable, d->name[i].now);
 		d->name[i].group = 0;
 	}
 	return 0;
@@ -479,27 +419,13 @@ static void disk_lio_destroy(struct lio *lio)
 {
 	struct simdisk *d = disk_of(lio);
 
-	/* "Wait for what is in flight", and in any order. */
-	simdisk_hold(d, 0);
-	while (d->in_flight) {
-		struct list_node *n = d->ops.next;
-		struct op *o;
-
-		for (uint64_t skip = sim_below(d->sim, d->in_flight); skip; skip--)
-			n = n->next;
-		o = list_entry(n, struct op, link);
-		sim_cancel(d->sim, &o->task);
-		if (o->stage == QUEUED)
-			act(o);
-		finish(o);
-	}
-	if (!list_empty(&d->files))
-		sim_die(d->sim, "the local disk was destroyed with files open");
+	if (d->in_flight || !list_empty(&d->files))
+		sim_die(d->sim, "the local disk was destroyed with files open or in use");
 	free(d->lio);
 	d->lio = NULL;
 }
 
-static const struct lio_ops disk_ops = {
+const struct lio_ops simdisk_ops = {
 	.submit = disk_submit,
 	.try_read = disk_try_read,
 	.sync_io = disk_sync_io,
@@ -514,234 +440,3 @@ static const struct lio_ops disk_ops = {
 	.free_bytes = disk_free_bytes,
 	.destroy = disk_lio_destroy,
 };
-
-static void disk_reset(struct sim_part *part)
-{
-	simdisk_kill(container_of(part, struct simdisk, part));
-}
-
-struct simdisk *simdisk_create(struct sim *sim)
-{
-	struct simdisk *d = sim_alloc(sizeof(*d));
-
-	d->sim = sim;
-	d->sector_bytes = 512;
-	d->limit_bytes = UINT64_MAX;
-	d->part.reset = disk_reset;
-	list_init(&d->files);
-	list_init(&d->ops);
-	sim_join(sim, &d->part);
-	return d;
-}
-
-void simdisk_destroy(struct simdisk *d)
-{
-	if (!d)
-		return;
-	simdisk_kill(d);
-	for (size_t i = 0; i < d->names; i++) {
-		set_name(d, &d->name[i].now, NULL);
-		set_name(d, &d->name[i].durable, NULL);
-		free(d->name[i].text);
-	}
-	sim_leave(&d->part);
-	free(d);
-}
-
-struct lio *simdisk_open(struct simdisk *d, struct sim *sim)
-{
-	if (d->lio || sim != d->sim)
-		sim_die(d->sim, "a simulated disk was opened twice, or from another sim");
-	d->lio = sim_alloc(sizeof(*d->lio));
-	d->lio->disk = d;
-	d->lio->lio.ops = &disk_ops;
-	d->lio->lio.words = d->words;
-	d->lio->lio.same_boot = d->same_boot;
-	for (size_t w = 0; w < LIO_WORDS && !d->same_boot; w++)
-		d->words[w] = 0;
-	d->same_boot = true;
-	return &d->lio->lio;
-}
-
-void simdisk_kill(struct simdisk *d)
-{
-	struct list_node *n;
-
-	if (!d->lio)
-		return;
-	while ((n = list_pop(&d->ops))) {
-		struct op *o = list_entry(n, struct op, link);
-		struct lio_op *op = o->op;
-		uint64_t length = iov_length(op->iov, op->iovcnt);
-
-		sim_cancel(d->sim, &o->task);
-		if (op->kind == LIO_WRITE && o->stage == QUEUED &&
-		    allocate(d, op->file->inode, op->offset, length)) {
-			length = sim_once_in(d->sim, 3) ? length : part_of(d, op->offset, length);
-			change(d, op->file->inode, op->iov, op->iovcnt, op->offset, length);
-		}
-		free(o);
-	}
-	d->in_flight = 0;
-	d->hold = 0;
-	while ((n = list_pop(&d->files))) {
-		struct lio_file *f = list_entry(n, struct lio_file, link);
-
-		inode_put(d, f->inode);
-		free(f);
-	}
-	free(d->lio);
-	d->lio = NULL;
-}
-
-/* Keep or undo what happened to names: one toss per group of tied names. */
-static void cut_names(struct simdisk *d)
-{
-	cleanup_free bool *toss = sim_alloc((d->last_group + 1) * sizeof(*toss));
-
-	for (unsigned g = 0; g <= d->last_group; g++)
-		toss[g] = sim_once_in(d->sim, 2);
-	for (size_t i = 0; i < d->names; i++) {
-		struct name *n = &d->name[i];
-
-		if (n->group ? toss[n->group] : sim_once_in(d->sim, 2))
-			set_name(d, &n->durable, n->now);
-		else
-			set_name(d, &n->now, n->durable);
-		n->group = 0;
-	}
-	d->last_group = 0;
-}
-
-void simdisk_power_cut(struct simdisk *d)
-{
-	simdisk_kill(d);
-	cut_names(d);
-	for (size_t i = 0; i < d->names; i++) {
-		struct inode *ino = d->name[i].now;
-
-		if (!ino)
-			continue;
-		simimage_cut(&ino->image, d->sim, d->sector_bytes);
-		release_tail(d, ino, ino->image.now_bytes);
-	}
-	d->same_boot = false;
-}
-
-void simdisk_set_sector(struct simdisk *d, uint32_t bytes)
-{
-	assert(bytes == 512 || bytes == 4096);
-	d->sector_bytes = bytes;
-}
-
-void simdisk_fail(struct simdisk *d, unsigned mask, uint64_t nth, int error, bool always)
-{
-	assert(!nth || error < 0);
-	d->fault = (struct sim_fault){
-		.mask = mask,
-		.nth = nth,
-		.error = error,
-		.always = always,
-	};
-}
-
-uint64_t simdisk_fault_hits(const struct simdisk *d)
-{
-	return d->fault.hits;
-}
-
-void simdisk_hold(struct simdisk *d, unsigned mask)
-{
-	struct list_node *n;
-
-	d->hold = mask;
-	list_for_each(n, &d->ops) {
-		struct op *o = list_entry(n, struct op, link);
-
-		if (!o->held || (mask & (1u << o->op->kind)))
-			continue;
-		o->held = false;
-		sched_post(sim_sched(d->sim), &o->task);
-	}
-}
-
-void simdisk_set_limit(struct simdisk *d, uint64_t bytes)
-{
-	d->limit_bytes = bytes;
-}
-
-uint64_t simdisk_used(const struct simdisk *d)
-{
-	return d->used_bytes;
-}
-
-uint64_t simdisk_in_flight(const struct simdisk *d)
-{
-	return d->in_flight;
-}
-
-static struct name *there(struct simdisk *d, const char *name)
-{
-	struct name *n = find_name(d, name);
-
-	return n && n->now ? n : NULL;
-}
-
-int simdisk_corrupt(struct simdisk *d, const char *name, uint64_t offset, uint64_t length)
-{
-	struct name *n = there(d, name);
-	struct simimage *img;
-
-	if (!n)
-		return -ENOENT;
-	img = &n->now->image;
-	if (!length || !range_inside(offset, length, img->now_bytes))
-		return -EINVAL;
-	simimage_bound(img, 0);
-	for (uint64_t i = offset; i < offset + length; i++)
-		img->now[i] = img->durable[i] =
-			(uint8_t)(img->now[i] ^ (1 + sim_below(d->sim, 255)));
-	return 0;
-}
-
-int simdisk_remove(struct simdisk *d, const char *name)
-{
-	struct name *n = there(d, name);
-
-	if (!n)
-		return -ENOENT;
-	set_name(d, &n->now, NULL);
-	set_name(d, &n->durable, NULL);
-	return 0;
-}
-
-int simdisk_cut_file(struct simdisk *d, const char *name, uint64_t bytes)
-{
-	struct name *n = there(d, name);
-
-	if (!n)
-		return -ENOENT;
-	simimage_resize(&n->now->image, bytes);
-	simimage_bound(&n->now->image, 0);
-	release_tail(d, n->now, bytes);
-	return 0;
-}
-
-int simdisk_peek(struct simdisk *d, const char *name, const uint8_t **ret_data, uint64_t *ret_bytes)
-{
-	struct name *n = there(d, name);
-
-	if (!n)
-		return -ENOENT;
-	*ret_data = n->now->image.now;
-	*ret_bytes = n->now->image.now_bytes;
-	return 0;
-}
-
-const char *simdisk_name(struct simdisk *d, size_t n)
-{
-	for (size_t i = 0; i < d->names; i++)
-		if (d->name[i].now && n-- == 0)
-			return d->name[i].text;
-	return NULL;
-}

@@ -1,171 +1,259 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * State: `durable` holds what a power cut cannot take; `recent` the applies since. The store in use
- * (`live`) is always durable + recent.
+ * `now` is the store; `done` is every change since it was empty, in order, of which
+ * the first `durable` survive a power cut. A cut shortens `done` and plays it again.
  */
 #include "tests/lib/simindex.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/cleanup.h"
-
-struct apply {
+struct change {
+	struct list_node link;
+	struct index_op *op; /* an apply; NULL: a state */
 	size_t n;
-	struct index_op *op;
+	char *key;
+	void *value;
+	size_t length;
 };
 
 struct simindex {
+	struct sim_part part;
 	struct index_store store;
-	struct index_store *live, *durable;
-	struct apply *recent;
-	size_t nrecent, cap;
-	bool empty; /* nothing is known: open as fresh */
+	struct sim *sim;
+	struct index_store *now;
+	struct list_node done; /* struct change.link */
+	uint64_t count;        /* of done */
+	uint64_t durable;
+	bool made; /* else the next open finds nothing */
+	bool open;
+	bool broken;
+	struct sim_fault fault;
 };
 
-static struct simindex *of(struct index_store *s)
+static struct simindex *from_store(struct index_store *s)
 {
 	return container_of(s, struct simindex, store);
 }
 
-static void free_apply(struct apply *a)
+static void free_change(struct change *c)
 {
-	for (size_t i = 0; i < a->n; i++)
-		free((void *)(uintptr_t)a->op[i].extent.crc);
-	free(a->op);
+	for (size_t i = 0; i < c->n; i++)
+		free((void *)(uintptr_t)c->op[i].extent.crc);
+	free(c->op);
+	free(c->key);
+	free(c->value);
+	free(c);
 }
 
-/* The first @n recent applies become durable. */
-static void absorb(struct simindex *ix, size_t n)
+static void *copy_of(const void *p, size_t bytes)
 {
-	for (size_t i = 0; i < n; i++)
-		index_apply(ix->durable, ix->recent[i].op, ix->recent[i].n, true);
-	for (size_t i = 0; i < ix->nrecent; i++)
-		free_apply(&ix->recent[i]);
-	ix->nrecent = 0;
+	void *copy = sim_alloc(bytes);
+
+	if (bytes)
+		memcpy(copy, p, bytes);
+	return copy;
 }
 
-static int sim_load(struct index_store *s,
-		    int (*each)(void *ctx, const struct index_extent *extent), void *ctx)
+static struct index_store *empty_store(struct simindex *x)
 {
-	return index_load(of(s)->live, each, ctx);
+	struct index_store *s = index_mem_create();
+
+	if (!s)
+		sim_die(x->sim, "out of memory");
+	return s;
 }
 
-static int sim_apply(struct index_store *s, const struct index_op *op, size_t n, bool durable)
+static void note(struct simindex *x, struct change *c)
 {
-	struct simindex *ix = of(s);
-	struct apply *a;
-	int r = index_apply(ix->live, op, n, durable);
+	list_add_tail(&x->done, &c->link);
+	x->count++;
+}
+
+static void play(struct simindex *x, const struct change *c)
+{
+	int r = c->op ? index_apply(x->now, c->op, c->n, true)
+		      : index_put_state(x->now, c->key, c->value, c->length);
 
 	if (r < 0)
-		return r;
-	if (ix->nrecent == ix->cap) {
-		ix->cap = ix->cap ? ix->cap * 2 : 64;
-		ix->recent = realloc(ix->recent, ix->cap * sizeof(*ix->recent));
-	}
-	a = &ix->recent[ix->nrecent++];
-	a->n = n;
-	a->op = sim_alloc((n + 1) * sizeof(*a->op));
-	for (size_t i = 0; i < n; i++) {
-		a->op[i] = op[i];
-		if (op[i].kind == INDEX_PUT && op[i].extent.kind == INDEX_DATA) {
-			size_t bytes = op[i].extent.nblocks * sizeof(uint32_t);
-			uint32_t *crc = sim_alloc(bytes);
+		sim_die(x->sim, "the simulated index cannot be played again: %d", r);
+}
 
-			memcpy(crc, op[i].extent.crc, bytes);
-			a->op[i].extent.crc = crc;
-		} else {
-			a->op[i].extent.crc = NULL;
-		}
+/* Keep the first @keep changes. */
+static void cut(struct simindex *x, uint64_t keep)
+{
+	struct list_node *n;
+
+	for (; x->count > keep; x->count--) {
+		n = x->done.prev;
+		list_del(n);
+		free_change(list_entry(n, struct change, link));
 	}
+	x->durable = x->count;
+	index_destroy(x->now);
+	x->now = empty_store(x);
+	list_for_each(n, &x->done)
+		play(x, list_entry(n, struct change, link));
+}
+
+static int check(struct simindex *x)
+{
+	if (!x->broken && sim_fault_check(&x->fault, 1) < 0)
+		x->broken = true;
+	return x->broken ? -EIO : 0;
+}
+
+static int six_load(struct index_store *s,
+		    int (*each)(void *ctx, const struct index_extent *extent), void *ctx)
+{
+	int r = check(from_store(s));
+
+	return r < 0 ? r : index_load(from_store(s)->now, each, ctx);
+}
+
+static int six_apply(struct index_store *s, const struct index_op *op, size_t n, bool durable)
+{
+	struct simindex *x = from_store(s);
+	struct change *c;
+	int r = check(x);
+
+	if (r == 0)
+		r = index_apply(x->now, op, n, durable);
+	if (r < 0)
+		return r;
+	c = sim_alloc(sizeof(*c));
+	c->op = copy_of(op, n * sizeof(*op));
+	c->n = n;
+	for (size_t i = 0; i < n; i++) {
+		struct index_extent *e = &c->op[i].extent;
+		bool has_crc = op[i].kind == INDEX_PUT && e->kind == INDEX_DATA;
+
+		e->crc = has_crc ? copy_of(e->crc, e->nblocks * sizeof(*e->crc)) : NULL;
+	}
+	note(x, c);
 	if (durable)
-		absorb(ix, ix->nrecent);
+		x->durable = x->count;
 	return 0;
 }
 
-static int sim_put_state(struct index_store *s, const char *key, const void *value, size_t length)
+static int six_put_state(struct index_store *s, const char *key, const void *value, size_t length)
 {
-	return index_put_state(of(s)->live, key, value, length);
+	struct simindex *x = from_store(s);
+	struct change *c;
+	int r = check(x);
+
+	if (r == 0)
+		r = index_put_state(x->now, key, value, length);
+	if (r < 0)
+		return r;
+	c = sim_alloc(sizeof(*c));
+	c->key = copy_of(key, strlen(key) + 1);
+	c->value = copy_of(value, length);
+	c->length = length;
+	note(x, c);
+	return 0;
 }
 
-static int sim_get_state(struct index_store *s, const char *key, void *value, size_t max,
+static int six_get_state(struct index_store *s, const char *key, void *value, size_t max,
 			 size_t *ret_length)
 {
-	return index_get_state(of(s)->live, key, value, max, ret_length);
+	int r = check(from_store(s));
+
+	return r < 0 ? r : index_get_state(from_store(s)->now, key, value, max, ret_length);
 }
 
-static int sim_wipe(struct index_store *s)
+static int six_wipe(struct index_store *s)
 {
-	absorb(of(s), 0);
-	index_wipe(of(s)->durable);
-	return index_wipe(of(s)->live);
+	struct simindex *x = from_store(s);
+
+	cut(x, 0);
+	x->broken = false;
+	s->fresh = true;
+	return 0;
 }
 
-static void sim_nothing(struct index_store *s)
+static void six_destroy(struct index_store *s)
 {
-	(void)s;
+	from_store(s)->open = false;
 }
 
-static const struct index_store_ops ops = {
-	.load = sim_load,
-	.apply = sim_apply,
-	.put_state = sim_put_state,
-	.get_state = sim_get_state,
-	.wipe = sim_wipe,
-	.destroy = sim_nothing,
+static const struct index_store_ops six_ops = {
+	.load = six_load,
+	.apply = six_apply,
+	.put_state = six_put_state,
+	.get_state = six_get_state,
+	.wipe = six_wipe,
+	.destroy = six_destroy,
 };
 
-struct simindex *simindex_create(void)
+static void six_reset(struct sim_part *part)
 {
-	struct simindex *ix = sim_alloc(sizeof(*ix));
-
-	ix->store.ops = &ops;
-	ix->live = index_mem_create();
-	ix->durable = index_mem_create();
-	ix->empty = true;
-	return ix;
+	simindex_kill(container_of(part, struct simindex, part));
 }
 
-void simindex_destroy(struct simindex *ix)
+struct simindex *simindex_create(struct sim *sim)
 {
-	absorb(ix, 0);
-	free(ix->recent);
-	index_destroy(ix->live);
-	index_destroy(ix->durable);
-	free(ix);
+	struct simindex *x = sim_alloc(sizeof(*x));
+
+	x->sim = sim;
+	x->store.ops = &six_ops;
+	x->now = empty_store(x);
+	x->part.reset = six_reset;
+	list_init(&x->done);
+	sim_join(sim, &x->part);
+	return x;
 }
 
-struct index_store *simindex_open(struct simindex *ix)
+void simindex_destroy(struct simindex *x)
 {
-	ix->store.fresh = ix->empty;
-	ix->empty = false;
-	return &ix->store;
+	if (!x)
+		return;
+	cut(x, 0);
+	index_destroy(x->now);
+	sim_leave(&x->part);
+	free(x);
 }
 
-void simindex_close(struct simindex *ix)
+struct index_store *simindex_open(struct simindex *x)
 {
-	absorb(ix, ix->nrecent);
+	if (x->open)
+		sim_die(x->sim, "a simulated index was opened twice");
+	x->store.fresh = !x->made;
+	x->made = true;
+	x->open = true;
+	x->broken = false;
+	return &x->store;
 }
 
-static int copy_extent(void *ctx, const struct index_extent *e)
+void simindex_kill(struct simindex *x)
 {
-	struct index_op op = { .kind = INDEX_PUT, .extent = *e };
-
-	return index_apply(ctx, &op, 1, false);
+	x->open = false;
 }
 
-void simindex_crash(struct simindex *ix, struct sim *sim, bool power)
+void simindex_power_cut(struct simindex *x)
 {
-	absorb(ix, power ? (size_t)sim_below(sim, ix->nrecent + 1) : ix->nrecent);
-	index_destroy(ix->live);
-	ix->live = index_mem_create();
-	index_load(ix->durable, copy_extent, ix->live);
+	simindex_kill(x);
+	if (sim_once_in(x->sim, 8))
+		simindex_lose(x);
+	else
+		cut(x, x->durable + sim_below(x->sim, x->count - x->durable + 1));
 }
 
-void simindex_lose(struct simindex *ix)
+void simindex_lose(struct simindex *x)
 {
-	absorb(ix, 0);
-	index_wipe(ix->durable);
-	index_wipe(ix->live);
-	ix->empty = true;
+	if (x->open)
+		sim_die(x->sim, "an open index cannot be lost");
+	cut(x, 0);
+	x->made = false;
+}
+
+void simindex_fail(struct simindex *x, uint64_t nth)
+{
+	x->fault = (struct sim_fault){ .mask = 1, .nth = nth, .error = -EIO };
+}
+
+uint64_t simindex_fault_hits(const struct simindex *x)
+{
+	return x->fault.hits;
 }

@@ -16,10 +16,24 @@ static char dir[] = "/tmp/nearblk-cred-XXXXXX";
 static char path[sizeof(dir) + 16];
 static char other[sizeof(dir) + 16];
 
+/* Once, in the process that outlives a failing test. */
+static void make_dir(void)
+{
+	if (!mkdtemp(dir))
+		abort();
+}
+
+static void remove_dir(void)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	if (system(command))
+		fprintf(stderr, "%s was not removed\n", dir);
+}
+
 static void setup(void)
 {
-	strcpy(dir + sizeof(dir) - 7, "XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/nearblk", dir);
 	snprintf(other, sizeof(other), "%s/other", dir);
 	unsetenv("NEARBLK_CREDENTIALS");
@@ -30,7 +44,6 @@ static void teardown(void)
 {
 	unlink(path);
 	unlink(other);
-	rmdir(dir);
 }
 
 static void put(const char *text, size_t length, mode_t mode)
@@ -80,17 +93,11 @@ static const struct bad {
 	{ " username=joe\n", "line 1: unknown key \" username\"" },
 	{ "\n\nhush\n", "line 3: no '='" },
 	{ "=hush\n", "line 1: unknown key \"\"" },
-	{ "password=hush\n", "username= is missing" },
-	{ "username=joe\n", "password= is missing" },
 	{ "username=joe\npassword=\n", "line 2: password is empty" },
 	{ "username=joe\nusername=jim\n", "line 2: username is given twice" },
 	{ "username=joe\npassword= hush\n", "line 2: password begins or ends with a blank" },
 	{ "username=joe\r\npassword=hush\r\n", "line 1: username begins or ends with a blank" },
 	{ "username=joe\npassword=hu\x01sh\n", "line 2: password holds a control character" },
-	{ "username=joe\npassword=hush\nusername_in=t\n", "password_in= is missing" },
-	{ "username=joe\npassword=hush\npassword_in=t\n", "username_in= is missing" },
-	{ "username_in=t\npassword_in=hush\n", "without username=" },
-	{ "username=j\npassword=hush\nusername_in=t\npassword_in=hush\n", "are the same" },
 };
 
 START_TEST(test_bad)
@@ -105,6 +112,45 @@ START_TEST(test_bad)
 	ck_assert_msg(strstr(err.text, path) != NULL, "%s", err.text);
 	ck_assert_msg(strstr(err.text, "hush") == NULL, "%s", err.text);
 	ck_assert_mem_eq(&c, &before, sizeof(c));
+}
+END_TEST
+
+START_TEST(test_join)
+{
+	static const struct {
+		struct leaf_credentials c;
+		const char *user;
+		const char *says; /* NULL: fine */
+	} table[] = {
+		{ { "", "", "", "" }, "", NULL },
+		{ { "joe", "hush", "", "" }, "", NULL },
+		{ { "joe", "hush", "t", "shh" }, "", NULL },
+		{ { "", "hush", "", "" }, "joe", NULL },
+		{ { "joe", "hush", "", "" }, "joe", NULL },
+		{ { "jim", "hush", "", "" }, "joe", "the user joe" },
+		{ { "", "", "", "" }, "joe", "user joe has no password" },
+		{ { "joe", "", "", "" }, "", "user joe has no password" },
+		{ { "", "hush", "", "" }, "", "without username=" },
+		{ { "joe", "hush", "t", "" }, "", "password_in= is missing" },
+		{ { "joe", "hush", "", "shh" }, "", "username_in= is missing" },
+		{ { "", "", "t", "shh" }, "", "without username=" },
+		{ { "joe", "hush", "t", "hush" }, "", "are the same" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct leaf_credentials c = table[i].c;
+		struct err err = { "" };
+		int r = credentials_join(&c, table[i].user, &err);
+
+		ck_assert_msg(r == (table[i].says ? -EINVAL : 0), "row %zu: %s", i, err.text);
+		if (table[i].says) {
+			ck_assert_msg(strstr(err.text, table[i].says) != NULL, "%s", err.text);
+			ck_assert_ptr_null(strstr(err.text, "hush"));
+			ck_assert_mem_eq(&c, &table[i].c, sizeof(c));
+		} else if (table[i].user[0]) {
+			ck_assert_str_eq(c.username, table[i].user);
+		}
+	}
 }
 END_TEST
 
@@ -192,9 +238,11 @@ int main(void)
 	SRunner *sr = srunner_create(s);
 	int failed;
 
+	tcase_add_unchecked_fixture(tc, make_dir, remove_dir);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_good);
 	tcase_add_loop_test(tc, test_bad, 0, ARRAY_SIZE(bad));
+	tcase_add_test(tc, test_join);
 	tcase_add_test(tc, test_sizes);
 	tcase_add_test(tc, test_file);
 	tcase_add_test(tc, test_environment);

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Reading a cache directory.
+ *
+ *  1. Read the header of every segment file; a file that is not ours, or of another life, is free.
+ *  2. Read the records of every log segment (footers; unsealed ones are walked) and sort them by
+ * sequence number.
+ *  3. Decide how far the log is good. `limit` is the newest record that was certainly complete: the
+ *     acknowledged one where this boot wrote it (kill -9), else the newest durable mark found
+ *     (power cut). What is missing or does not match its checksum up to there is damage and is
+ *     named; the first such record beyond it is the torn tail: it and everything later is cut off.
+ *
+ * Gaps below the watermark: segments are reclaimed from the tail, so records before a gap are
+ * leftovers of an earlier life; only the unbroken run up to the watermark counts.
+ */
+#include "cache/scan.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/crc32c.h"
+
+#define SPARE_SEGMENTS 4u
+
+/* ---- 1. files ---- */
+
+static int each_name(void *ctx, const char *name)
+{
+	struct recovery *rec = ctx;
+	uint32_t n;
+	char check[32];
+
+	if (sscanf(name, "%8" SCNx32 ".seg", &n) != 1)
+		return 0;
+	segment_name(n, check);
+	if (strcmp(name, check) == 0 && n < (1u << MAP_SLOT_BITS) / rec->c->seg_slots)
+		rec->highest = MAX(rec->highest, n + 1);
+	return 0;
+}
+
+static int open_segment(struct recovery *rec, uint32_t i)
+{
+	struct cache *c = rec->c;
+	struct segment *s = &c->seg[i];
+	cleanup_free uint8_t *slot = aligned_alloc(FORMAT_SLOT_BYTES, FORMAT_SLOT_BYTES);
+	struct format_segment head;
+	char name[32];
+	int r;
+
+	if (!slot)
+		return -ENOMEM;
+	segment_name(i, name);
+	r = lio_open(c->lio, name, 0, &s->file);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	c->files++;
+	s->state = SEG_FREE;
+	r = lio_read_sync(c->lio, s->file, slot, FORMAT_SLOT_BYTES, 0);
+	if (r == -ENODATA || r == -EIO)
+		return 0;
+	if (r < 0)
+		return r;
+	r = format_segment_decode(slot, &head);
+	if (r == -EPROTONOSUPPORT)
+		return r;
+	if (r < 0 || head.segment != i || head.segment_bytes != c->seg_slots * FORMAT_SLOT_BYTES ||
+	    memcmp(head.uuid, c->conf.identity->cache_uuid, sizeof(head.uuid)) != 0)
+		return 0;
+	s->state = SEG_SEALED;
+	s->class = head.class;
+	s->incarnation = head.incarnation;
+	s->first_seq = head.first_seq;
+	s->filled = head.class == FORMAT_LOG;
+	rec->incarnation = MAX(rec->incarnation, head.incarnation);
+	if (head.class == FORMAT_LOG) {
+		rec->destaged = MAX(rec->destaged, head.destaged_seq);
+		rec->far_as_of = MAX(rec->far_as_of, head.far_as_of_ns);
+	}
+	return 0;
+}
+
+static int open_segments(struct recovery *rec, struct err *err)
+{
+	struct cache *c = rec->c;
+	int r;
+
+	r = lio_list(c->lio, each_name, rec);
+	if (r < 0)
+		return err_set(err, r, "cache directory: cannot be listed: %s", strerror(-r));
+	/* A few more than may be used: see the janitor on a cache that is all unsent data. */
+	c->nsegs = MAX(c->limit_segs, rec->highest) + SPARE_SEGMENTS;
+	c->seg = calloc(c->nsegs, sizeof(*c->seg));
+	rec->table = calloc(c->nsegs, sizeof(*rec->table));
+	rec->info = calloc(c->nsegs, sizeof(*rec->info));
+	if (!c->seg || !rec->table || !rec->info)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (uint32_t i = 0; i < c->nsegs; i++) {
+		r = open_segment(rec, i);
+		if (r == -EPROTONOSUPPORT)
+			return err_set(err, r,
+				       "cache directory: segment %08" PRIx32
+				       " was written by a newer nearblk: use that version",
+				       i);
+		if (r < 0)
+			return err_set(err, r, "cache directory: segment %08" PRIx32 ": %s", i,
+				       strerror(-r));
+	}
+	return 0;
+}
+
+/* ---- 2. records ---- */
+
+static int by_seq(const void *a, const void *b)
+{
+	const struct found *x = a, *y = b;
+
+	if (x->record.seq != y->record.seq)
+		return x->record.seq < y->record.seq ? -1 : 1;
+	/* The same number twice: an append that failed and was repeated elsewhere. What is there
+	 * wins. */
+	return (x->crc == NULL) - (y->crc == NULL);
+}
+
+static void add_found(struct recovery *rec, uint32_t i, const struct seg_table *t, bool named)
+{
+	struct cache *c = rec->c;
+	static const uint32_t none;
+	uint32_t at = 0;
+
+	for (uint32_t k = 0; k < t->nrecords; k++) {
+		const struct format_record *r = &t->record[k];
+		struct found *f = &rec->found[rec->nfound];
+
+		*f = (struct found){ .record = *r, .segment = i };
+		rec->max_seen = MAX(rec->max_seen, r->seq);
+		if (!named) {
+			f->crc = t->crc ? t->crc + at : &none;
+			at += format_payload(r);
+		}
+		if (format_is_data(r) && !range_inside(r->blk, r->nblocks, c->nblocks))
+			continue; /* of a larger volume: the identity check has refused that */
+		if (!named && r->kind == FORMAT_WATERMARK)
+			rec->destaged = MAX(rec->destaged, r->blk);
+		rec->nfound++;
+	}
+}
+
+static int load_log(struct recovery *rec, struct err *err)
+{
+	struct cache *c = rec->c;
+	size_t total = 0;
+
+	for (uint32_t i = 0; i < c->nsegs; i++) {
+		struct segment *s = &c->seg[i];
+		struct table_info *info = &rec->info[i];
+		int r;
+
+		if (s->state != SEG_SEALED || s->class != FORMAT_LOG)
+			continue;
+		r = table_load(c, i, s->file, s->incarnation, &rec->table[i], info);
+		if (r < 0)
+			return err_set(err, r, "cache directory: segment %08" PRIx32 ": %s", i,
+				       strerror(-r));
+		s->footer = info->from_footer;
+		s->end_slot = info->end_slot;
+		rec->destaged = MAX(rec->destaged, info->destaged_seq);
+		rec->durable = MAX(rec->durable, info->durable_seq);
+		rec->far_as_of = MAX(rec->far_as_of, info->far_as_of_ns);
+		total += rec->table[i].nrecords + info->named.nrecords;
+	}
+	rec->found = malloc(MAX(total, (size_t)1) * sizeof(*rec->found));
+	if (!rec->found)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (uint32_t i = 0; i < c->nsegs; i++) {
+		add_found(rec, i, &rec->table[i], false);
+		add_found(rec, i, &rec->info[i].named, true);
+	}
+	qsort(rec->found, rec->nfound, sizeof(*rec->found), by_seq);
+	/* One of each number; earlier recoveries' cuts. */
+	for (size_t i = 0, kept = 0; i <= rec->nfound; i++) {
+		if (i == rec->nfound) {
+			rec->nfound = kept;
+			break;
+		}
+		if (kept && rec->found[kept - 1].record.seq == rec->found[i].record.seq)
+			continue;
+		rec->found[kept++] = rec->found[i];
+	}
+	for (size_t i = 0; i < rec->nfound; i++) {
+		const struct format_record *cut = &rec->found[i].record;
+
+		if (cut->kind != FORMAT_CUT || !rec->found[i].crc)
+			continue;
+		for (size_t k = i; k-- > 0 && rec->found[k].record.seq > cut->blk;)
+			rec->found[k].void_ = true;
+	}
+	for (size_t i = 0; i < rec->nfound; i++)
+		if (!rec->found[i].crc)
+			rec->found[i].lost = true;
+	return 0;
+}
+
+/* ---- 3. how far ---- */
+
+bool scan_payload_good(struct recovery *rec, const struct found *f, uint8_t *buf)
+{
+	struct cache *c = rec->c;
+	uint32_t n = format_payload(&f->record);
+
+	for (uint32_t k = 0; k < n; k++) {
+		int r = lio_read_sync(c->lio, c->seg[f->segment].file, buf, BLK,
+				      (uint64_t)(f->record.slot + k) * FORMAT_SLOT_BYTES);
+
+		if (r < 0 || crc32c(0, buf, BLK) != f->crc[k])
+			return false;
+	}
+	return true;
+}
+
+/* What this record, or a cut of the past, lets follow. */
+static uint64_t covers_from(const struct found *f)
+{
+	return f->record.kind == FORMAT_CUT && f->crc ? f->record.blk + 1 : f->record.seq;
+}
+
+static void cut_at(struct recovery *rec, size_t from)
+{
+	for (size_t i = from; i < rec->nfound; i++)
+		rec->found[i].void_ = true;
+}
+
+static int missing(struct err *err, uint64_t from, uint64_t to)
+{
+	return err_set(err, -EUCLEAN,
+		       "cache directory: %" PRIu64
+		       " records of the guest log that are not yet at the "
+		       "target are missing (sequence %" PRIu64 " to %" PRIu64
+		       ") and nothing names what they held; restore the missing segment files, or "
+		       "look at it with nearblk check --cache-dir",
+		       to - from + 1, from, to);
+}
+
+/*
+ * Walk the numbers upwards: drop leftovers below gaps at or under the watermark,
+ * stop at the first gap or torn record beyond the limit.
+ */
+static int find_end(struct recovery *rec, struct err *err)
+{
+	cleanup_free uint8_t *buf = aligned_alloc(BLK, BLK);
+	uint64_t want = 0; /* the next number; 0: any */
+
+	if (!buf)
+		return err_set(err, -ENOMEM, "out of memory");
+	rec->last = rec->destaged;
+	for (size_t i = 0; i < rec->nfound; i++) {
+		struct found *f = &rec->found[i];
+		uint64_t from = covers_from(f);
+
+		if (f->void_)
+			continue;
+		if (want && from > want) {
+			if (from - 1 <= rec->destaged) {
+				for (size_t k = 0; k < i; k++)
+					rec->found[k].void_ = true;
+			} else if (from - 1 <= rec->limit || want <= rec->limit) {
+				return missing(err, want, from - 1);
+			} else {
+				cut_at(rec, i);
+				break;
+			}
+		} else if (!want && from > rec->destaged + 1) {
+			return missing(err, rec->destaged + 1, from - 1);
+		}
+		if (f->record.seq > rec->limit && (f->lost || !scan_payload_good(rec, f, buf))) {
+			cut_at(rec, i);
+			break;
+		}
+		want = f->record.seq + 1;
+		rec->last = MAX(rec->last, f->record.seq);
+	}
+	if (rec->last < rec->limit)
+		return missing(err, rec->last + 1, rec->limit);
+	rec->tail = rec->last + 1;
+	for (size_t i = 0; i < rec->nfound; i++) {
+		if (!rec->found[i].void_) {
+			rec->tail = covers_from(&rec->found[i]);
+			break;
+		}
+	}
+	return 0;
+}
+
+int scan_directory(struct recovery *rec, struct err *err)
+{
+	struct cache *c = rec->c;
+	int r;
+
+	r = open_segments(rec, err);
+	if (r == 0)
+		r = load_log(rec, err);
+	if (r < 0)
+		return r;
+	rec->limit = MAX(rec->durable, rec->destaged);
+	if (c->lio->same_boot)
+		rec->limit = MAX(rec->limit, atomic_load(lio_word(c->lio, 0)));
+	return find_end(rec, err);
+}
+
+void scan_fini(struct recovery *rec)
+{
+	for (uint32_t i = 0; i < rec->c->nsegs; i++) {
+		if (rec->table)
+			seg_table_fini(&rec->table[i]);
+		if (rec->info)
+			seg_table_fini(&rec->info[i].named);
+	}
+	free(rec->table);
+	free(rec->info);
+	free(rec->found);
+}
