@@ -1,5 +1,6 @@
 libnearblk_a_SOURCES += \
 	transport/iscsi_conn.c transport/iscsi_conn.h \
+	transport/iscsi_cut.c \
 	transport/iscsi_discover.c transport/iscsi_discover.h \
 	transport/iscsi_fence.c \
 	transport/iscsi_impl.h \
