@@ -484,6 +484,8 @@ void destage_fini(struct cache *c);
 void destage_kick(struct cache *c);
 /* An epoch is being read, sent or marked. Under the lock. */
 bool destage_active(const struct cache *c);
+/* Payload of the epoch under way that the target has answered but not made durable yet. */
+uint64_t destage_sent_bytes(const struct cache *c);
 
 /* ---- janitor.c ---- */
 
@@ -511,6 +513,7 @@ struct index_item {
 	struct index_op op;
 	uint32_t *crc; /* owned; op.extent.crc */
 	bool durable;
+	uint64_t tail_seq; /* the log is about to be reclaimed up to here; 0: not */
 	void (*applied)(struct cache *c, void *ctx, int result); /* no lock held */
 	void *ctx;
 };
@@ -520,10 +523,17 @@ void indexq_zero(struct cache *c, uint64_t blk, uint64_t n);
 void indexq_delete(struct cache *c, uint64_t blk, uint64_t n);
 /* Forget all of it: for deletions whose extent nobody knows. */
 void indexq_wipe(struct cache *c);
-/* applied() once everything queued before is durable. False: no memory, ask again later. */
-bool indexq_barrier(struct cache *c, void (*applied)(struct cache *c, void *ctx, int result),
-		    void *ctx);
+/*
+ * applied() once everything queued before is durable, and that the log will be reclaimed up to
+ * @tail_seq (0: nothing of it). False: no memory, ask again later.
+ */
+bool indexq_barrier(struct cache *c, uint64_t tail_seq,
+		    void (*applied)(struct cache *c, void *ctx, int result), void *ctx);
 void indexq_run(struct task *t);
+/* How far the log was reclaimed, as the index knows it. 0; -ENOENT: it does not; else -errno.
+ * Serial, as all index calls. */
+int index_put_tail(struct index_store *index, uint64_t tail_seq);
+int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq);
 
 /* ---- recover.c ---- */
 
