@@ -55,6 +55,7 @@ show_tail() {
 }
 
 # item NAME COMMAND...: counts as one test; its output is shown only if it fails.
+# The command may be a function; what fails in its middle must end it by &&, for set -e is off here.
 item() {
 	local name=$1 log=$LOGS/${1//[ \/]/-}.log
 
@@ -119,11 +120,9 @@ build_in() {
 	local dir=$TOP/$1
 
 	shift
-	mkdir -p "$dir"
-	cd "$dir"
-	"$SRC/configure" --quiet "$@"
-	# With no tests to run, make check builds all of them.
-	make -j "$JOBS" all check TESTS=
+	# With no tests to run, make check builds the program and all tests.
+	mkdir -p "$dir" && (cd "$dir" && "$SRC/configure" --quiet "$@") &&
+		make -C "$dir" -j "$JOBS" check TESTS=
 }
 
 # The build that most stages run.
@@ -239,11 +238,11 @@ stage_install() {
 install_and_remove() {
 	local dest=$tmp/dest
 
-	make -C "$TOP/gcc" install DESTDIR="$dest" prefix=/opt/nb
-	"$dest/opt/nb/bin/nearblk" --version
-	[ -s "$dest/opt/nb/share/man/man1/nearblk.1" ]
-	make -C "$TOP/gcc" uninstall DESTDIR="$dest" prefix=/opt/nb
-	if find "$dest" ! -type d | grep .; then return 1; fi
+	make -C "$TOP/gcc" install DESTDIR="$dest" prefix=/opt/nb &&
+		"$dest/opt/nb/bin/nearblk" --version &&
+		[ -s "$dest/opt/nb/share/man/man1/nearblk.1" ] &&
+		make -C "$TOP/gcc" uninstall DESTDIR="$dest" prefix=/opt/nb &&
+		! find "$dest" ! -type d | grep .
 }
 
 stage_lint() {
@@ -322,8 +321,7 @@ clean_up() {
 }
 
 finish() {
-	[ "${#passed}" = 0 ] || say
-	say "$SECONDS s in all; logs are in ${LOGS#"$PWD"/}"
+	say "$SECONDS s in all; logs are in ${LOGS#"$PWD/"}"
 	if [ "$skipped" -gt 0 ]; then
 		say "$passed passed, $failed failed, $skipped skipped"
 	else

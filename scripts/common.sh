@@ -4,6 +4,8 @@
 # What quickstart.sh and check.sh share: the packages of Debian 12 they need, the devices, root.
 # The including script has changed to the top of the source tree.
 
+# shellcheck disable=SC2034 # the lists are for the including scripts
+
 # To build nearblk.
 BUILD_PACKAGES=(autoconf automake gcc libc6-dev make pkg-config
 	libfuse3-dev libiscsi-dev librocksdb-dev libcurl4-openssl-dev libmicrohttpd-dev libjansson-dev
@@ -98,11 +100,10 @@ source_files() {
 # copy_source DIR: a copy of the tree in DIR with its own ./configure. Building from a copy works
 # beside a build in the tree, and puts nothing of root's among its owner's files.
 copy_source() {
-	rm -rf -- "$1"
-	mkdir -p "$1"
-	source_files | tar --create --null --ignore-failed-read --files-from=- |
-		tar --extract --directory="$1"
-	(cd "$1" && ./autogen.sh)
+	rm -rf -- "$1" && mkdir -p "$1" &&
+		source_files | tar --create --null --ignore-failed-read --files-from=- |
+		tar --extract --directory="$1" --no-same-owner &&
+		(cd "$1" && ./autogen.sh)
 }
 
 # give_back DIR: what sudo made below the tree belongs to the owner of the tree.
