@@ -1,1 +1,11 @@
-# Tests of integration/
+# Tests of the whole on real parts: a private tgtd, namespaces with an emulated line, FUSE, loop, fio.
+INTEGRATION_TESTS = \
+	tests/integration/iscsi-auth.sh \
+	tests/integration/iscsi-basic.sh \
+	tests/integration/kill9.sh
+dist_check_SCRIPTS += $(INTEGRATION_TESTS)
+TESTS += $(INTEGRATION_TESTS)
+EXTRA_DIST += tests/integration/acked.py
+
+check_PROGRAMS += tests/integration/writer
+tests_integration_writer_SOURCES = tests/integration/writer.c

@@ -140,7 +140,8 @@ NB_ID=${T##*.}
 mkdir "$T/run" "$T/state"
 chmod 700 "$T/run" "$T/state"
 export NB_TEST_DIR=$T
-export XDG_RUNTIME_DIR=$T/run XDG_STATE_HOME=$T/state NEARBLK_RUNTIME_DIR=$T/run
+export XDG_RUNTIME_DIR=$T/run XDG_STATE_HOME=$T/state
+export NEARBLK_RUNTIME_DIR=$T/run NEARBLK_STATE_DIR=$T/state
 
 # make check runs us in the top of the build tree; by hand, an in-tree build will do.
 find_program() {
@@ -249,7 +250,23 @@ loop_over() {
 
 	shift
 	LOOP=$(losetup --find --show "$@" "$file")
-	on_exit losetup -d "$LOOP"
+	on_exit loop_detach "$LOOP" "$file"
+}
+
+# loop_detach DEVICE FILE: if it still is the one over FILE, for by now it may be somebody else's.
+# Returns when FILE is closed.
+loop_detach() {
+	loop_is_over "$@" || return 0
+	losetup -d "$1"
+	wait_for 10 loop_is_gone "$@"
+}
+
+loop_is_over() {
+	losetup -nO NAME -j "$2" 2>/dev/null | grep -qx "$1"
+}
+
+loop_is_gone() {
+	! loop_is_over "$@"
 }
 
 # ---- nearblk ----
