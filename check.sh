@@ -251,7 +251,7 @@ stage_lint() {
 	need_build
 	item shellcheck lint_shell || :
 	item clang-format lint_format || :
-	item man-page mandoc -T lint -W warning man/nearblk.1 || :
+	item man-page mandoc -T lint -W error man/nearblk.1 || :
 	item licences lint_licences || :
 	tests_of source
 	run_tests source "$TOP/gcc" "$JOBS" "${list[@]}"
@@ -259,7 +259,7 @@ stage_lint() {
 
 lint_shell() {
 	(cd "$SRC" && grep -rlE '^#!(/bin/|/usr/bin/env )(ba)?sh|^# shellcheck shell=' --include='*.sh' . .ci |
-		sort -u | xargs shellcheck -x)
+		sort -u | xargs shellcheck -x --severity=warning)
 }
 
 lint_format() {
