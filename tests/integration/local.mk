@@ -2,6 +2,7 @@
 INTEGRATION_TESTS = \
 	tests/integration/iscsi-auth.sh \
 	tests/integration/iscsi-basic.sh \
+	tests/integration/iscsi-outage.sh \
 	tests/integration/kill9.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
 TESTS += $(INTEGRATION_TESTS)
