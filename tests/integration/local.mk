@@ -1,5 +1,6 @@
 # Tests of the whole on real parts: a private tgtd, namespaces with an emulated line, FUSE, loop, fio.
 INTEGRATION_TESTS = \
+	tests/integration/ext4-loop.sh \
 	tests/integration/iscsi-auth.sh \
 	tests/integration/iscsi-basic.sh \
 	tests/integration/iscsi-outage.sh \
