@@ -95,11 +95,6 @@ bool destage_active(const struct cache *c)
 	return s != IDLE && s != BLOCKED;
 }
 
-bool destage_idle(const struct cache *c)
-{
-	return c->destage->in_flight == 0 && !c->destage->posted;
-}
-
 /* ---- sending ---- */
 
 static void command_done(struct blk_req *req, void *ctx, int result)

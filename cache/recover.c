@@ -218,7 +218,11 @@ static void sort_segments(struct recovery *rec)
 		if (s->state == SEG_FREE)
 			segment_disarm(s);
 	}
-	c->next_incarnation = rec->incarnation + 1;
+	/*
+	 * Never a number that was used before, also not by a segment whose header a power cut took
+	 * but not its footer: the identity's generation grew, durably, with this start.
+	 */
+	c->next_incarnation = MAX(rec->incarnation + 1, c->conf.identity->generation << 24);
 	c->next_order = c->next_incarnation;
 }
 

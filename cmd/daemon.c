@@ -463,15 +463,19 @@ static void leave_caller(struct daemon *d, int *ready_fd)
 		log_warning("cannot leave the working directory: %s", strerror(errno));
 }
 
-/* Helpers may still have spoken on the terminal while we started; from now on nobody does. */
+/*
+ * Helpers may still have spoken on the terminal while we started; from now on nobody does. The last
+ * words of a failed assertion go where the log goes.
+ */
 static void leave_terminal(void)
 {
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	cleanup_close int log = log_stream();
 
 	if (null < 0)
 		return;
 	for (int fd = 0; fd <= 2; fd++)
-		dup2(null, fd);
+		dup2(fd == 2 && log >= 0 ? log : null, fd);
 }
 
 static void init(struct daemon *d, const struct daemon_config *conf)

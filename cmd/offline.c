@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cmd/offline.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -25,29 +26,40 @@ static bool has_identity(const char *dir)
 	return false;
 }
 
-static int look(void *ctx, const char *dir)
+int offline_look(const char *dir, struct cache_identity *ret)
+{
+	struct lio *lio;
+	int r;
+
+	if (!has_identity(dir))
+		return -ENOENT;
+	r = lio_posix_open(dir, 1, &lio, NULL);
+	if (r < 0)
+		return r;
+	r = identity_load(lio, ret, NULL);
+	lio_destroy(lio);
+	return r < 0 ? r : !ret->clean;
+}
+
+/* A directory whose lock is taken has a daemon; that one is asked over its socket. */
+static int add(void *ctx, const char *dir)
 {
 	struct cache_identity id;
 	struct report report;
-	struct lio *lio;
 
-	/* A directory whose lock is taken has a daemon; that one is asked over its socket. */
-	if (!has_identity(dir) || lio_posix_open(dir, 1, &lio, NULL) < 0)
+	if (offline_look(dir, &id) != 1)
 		return 0;
-	if (identity_load(lio, &id, NULL) == 0 && !id.clean) {
-		report_init(&report);
-		report.url = id.url;
-		report.cache_dir = dir;
-		report.state = "dirty";
-		report.size_bytes = id.size_bytes;
-		report.cache_limit_bytes = id.limit_bytes;
-		json_array_append_new(ctx, report_json(&report));
-	}
-	lio_destroy(lio);
+	report_init(&report);
+	report.url = id.url;
+	report.cache_dir = dir;
+	report.state = "dirty";
+	report.size_bytes = id.size_bytes;
+	report.cache_limit_bytes = id.limit_bytes;
+	json_array_append_new(ctx, report_json(&report));
 	return 0;
 }
 
 void offline_scan(json_t *list)
 {
-	place_each(look, list);
+	place_each(add, list);
 }

@@ -5,10 +5,18 @@
 
 #include <jansson.h>
 
+#include "cache/identity.h"
+
 /*
  * Append to @list a status object (cmd/report.h) for each known cache directory that holds dirty
  * data and that no daemon has locked. What only a daemon knows is null.
  */
 void offline_scan(json_t *list);
+
+/*
+ * Look into one directory: 1, it holds dirty data (or did not say that it holds none), and *@ret is
+ * its record; 0, it holds none; -EBUSY, a daemon has it; another -errno.
+ */
+int offline_look(const char *dir, struct cache_identity *ret);
 
 #endif

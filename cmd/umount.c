@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/offline.h"
 #include "cmd/progress.h"
 #include "cmd/volume.h"
 #include "core/cleanup.h"
@@ -143,6 +144,39 @@ static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
 	return status;
 }
 
+/* Unmounted by other means before, its daemon still at work: wait for it. */
+static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
+{
+	struct err err = { .text = "" };
+	struct cache_identity id;
+	json_t *last = NULL;
+	enum job_end end = JOB_LOST;
+	char left[48];
+	int r;
+
+	if (!no_flush)
+		end = volume_job(v, json_pack("{s:s}", "kind", "flush"), deadline_ns,
+				 volume_show_drain, &last, &err);
+	if (end == JOB_TIMEOUT || end == JOB_INTERRUPTED || no_flush) {
+		cmd_fail("%s: unmounted already; the daemon (pid %d) still sends %s", v->mountpoint,
+			 (int)v->pid, left_text(last, left));
+		json_decref(last);
+		return EXIT_LEFT;
+	}
+	json_decref(last);
+	volume_wait_exit(v, EXIT_NS);
+	r = offline_look(v->cache_dir, &id);
+	if (r == 0 || (r == -EBUSY && end == JOB_DONE)) {
+		printf("%s: unmounted; everything is at the target\n", v->mountpoint);
+		return EXIT_DONE;
+	}
+	cmd_fail(
+		"%s: unmounted, but not everything is at the target; the rest is kept in %s, mount "
+		"it again to send it",
+		v->mountpoint, v->cache_dir);
+	return EXIT_LEFT;
+}
+
 int cmd_umount(struct option_set *set)
 {
 	uint64_t deadline_ns =
@@ -156,7 +190,8 @@ int cmd_umount(struct option_set *set)
 	if (r < 0)
 		return cmd_fail("%s", err.text);
 	interrupt_catch();
-	r = umount_volume(&v, set->value[OPT_NO_FLUSH].number, deadline_ns);
+	r = (v.mounted ? umount_volume : await_daemon)(&v, set->value[OPT_NO_FLUSH].number,
+						       deadline_ns);
 	volume_close(&v);
 	return r;
 }

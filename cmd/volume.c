@@ -126,12 +126,19 @@ int volume_find(const char *mountpoint, struct volume *ret, struct err *err)
 {
 	cleanup_free char *directory = without_file(mountpoint), *path = NULL;
 	struct search s = { .found = ret };
+	struct attach_entry entry;
 	int r = attach_resolve(directory ? directory : mountpoint, &path, err);
 
 	if (r < 0)
 		return r;
 	s.mountpoint = path;
 	volume_each(match, &s);
+	if (!s.any && attach_find(path, &entry) == 0 && strcmp(entry.type, MOUNT_FS_TYPE) == 0)
+		return err_set(err, -ENOENT,
+			       "%s: %s is mounted there, but its daemon has died or belongs to "
+			       "another user; what was dirty is kept in its cache: mount it again, "
+			       "or remove the dead mount with nearblk umount",
+			       path, entry.source);
 	if (!s.any)
 		return err_set(err, -ENOENT, "%s: no nearblk volume of this user is mounted there",
 			       path);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * DEPTH slots take pieces of up to PIECE_BYTES one after the other. A slot is idle, reading, or
- * waiting to try again (a read that the cache dropped because others had work to do). Each slot
- * that is not idle holds a reference; the owner holds one.
+ * waiting: for the cache to have kept what was read (it answers first and stores later, and that
+ * sets the pace here), or to read again what the cache dropped because others had work to do. Each
+ * slot that is not idle holds a reference; the owner holds one.
  *
  * All slots step forward on the scheduler, never inside a read's callback: so a cache that answers
  * at once does not recurse.
@@ -24,7 +25,12 @@
 
 #define DEPTH 16
 #define PIECE_BYTES (1u << 20)
-#define RETRY_NS (20 * NSEC_PER_MSEC)
+#define RETRY_NS (10 * NSEC_PER_MSEC)
+/* So often a slot looks whether its piece was kept, and so often it reads it, before it goes on. */
+#define LOOKS_MAX 50
+#define READS_MAX 3
+/* So many pieces in a row that were not kept: there is no room. */
+#define MISSES_MAX DEPTH
 /* How often to look whether what was warmed is still there; a walk over the map. */
 #define LOOK_BYTES (64ull << 20)
 #define RANGES_MAX 1024
@@ -40,6 +46,8 @@ struct slot {
 	struct task step;         /* after a read */
 	struct sched_timer retry; /* after a read that was dropped */
 	int result;
+	unsigned looks; /* for the piece, since it was read */
+	unsigned reads; /* of the piece that went well */
 	void *buffer;
 };
 
@@ -59,6 +67,7 @@ struct warm_job {
 	uint64_t handed_bytes;
 	uint64_t done_bytes;
 	uint64_t looked_bytes; /* done_bytes at the last look */
+	unsigned misses;       /* pieces in a row that were not kept */
 	bool cancelled, full;
 	int error;
 	unsigned active; /* slots that are not idle */
@@ -195,27 +204,67 @@ static void slot_read(struct slot *s)
 	blk_submit(s->job->cache, &s->req, on_read, s);
 }
 
+/* Come back in a moment, unless the job was given up. Armed under the lock: warm_job_free() finds
+ * the timer armed or sees that it is not. */
+static bool slot_wait(struct slot *s)
+{
+	struct warm_job *w = s->job;
+
+	guard(&w->lock);
+	if (w->cancelled)
+		return false;
+	sched_arm(w->sched, &s->retry, sched_now(w->sched) + RETRY_NS);
+	return true;
+}
+
+/* The piece is dealt with, kept or not. */
+static void slot_finish(struct slot *s, bool kept, int error)
+{
+	struct warm_job *w = s->job;
+
+	pthread_mutex_lock(&w->lock);
+	w->done_bytes += s->req.length;
+	w->misses = kept ? 0 : w->misses + 1;
+	if (w->misses > MISSES_MAX)
+		w->full = true;
+	if (error && !w->error && !w->cancelled)
+		w->error = error;
+	pthread_mutex_unlock(&w->lock);
+	s->reads = 0;
+	look_whether_full(w);
+	slot_next(s);
+}
+
+/* After a read, or a while later: what next with the piece? */
+static void slot_judge(struct slot *s)
+{
+	bool again = s->result == -ECANCELED;
+
+	if (s->result && !again) {
+		slot_finish(s, false, s->result);
+		return;
+	}
+	if (!again && cache_present(s->job->cache, s->req.offset, s->req.length) == s->req.length) {
+		slot_finish(s, true, 0);
+		return;
+	}
+	if (!again && s->looks >= LOOKS_MAX && s->reads >= READS_MAX) {
+		slot_finish(s, false, 0);
+		return;
+	}
+	s->looks++;
+	if (!slot_wait(s))
+		slot_idle(s);
+}
+
 static void on_step(struct task *task)
 {
 	struct slot *s = container_of(task, struct slot, step);
-	struct warm_job *w = s->job;
-	bool again = false;
 
-	pthread_mutex_lock(&w->lock);
+	s->looks = 0;
 	if (s->result == 0)
-		w->done_bytes += s->req.length;
-	else if (s->result == -ECANCELED && !w->cancelled)
-		again = true;
-	else if (!w->error && !w->cancelled)
-		w->error = s->result;
-	/* Armed under the lock: warm_job_free() finds it armed or sees that it is not. */
-	if (again)
-		sched_arm(w->sched, &s->retry, sched_now(w->sched) + RETRY_NS);
-	pthread_mutex_unlock(&w->lock);
-	if (again)
-		return;
-	look_whether_full(w);
-	slot_next(s);
+		s->reads++;
+	slot_judge(s);
 }
 
 static void on_retry(struct task *task)
@@ -228,6 +277,8 @@ static void on_retry(struct task *task)
 	pthread_mutex_unlock(&s->job->lock);
 	if (cancelled)
 		slot_idle(s);
+	else if (s->result == 0 && (s->looks < LOOKS_MAX || s->reads >= READS_MAX))
+		slot_judge(s);
 	else
 		slot_read(s);
 }

@@ -108,6 +108,20 @@ int log_reopen(struct err *err)
 	return 0;
 }
 
+int log_stream(void)
+{
+	if (state.sink == SINK_FILE)
+		return fcntl(state.fd, F_DUPFD_CLOEXEC, 3);
+#ifdef HAVE_LIBSYSTEMD
+	if (state.sink == SINK_JOURNAL) {
+		int fd = sd_journal_stream_fd("nearblk", LOG_ERR, 0);
+
+		return fd < 0 ? -1 : fd;
+	}
+#endif
+	return -1;
+}
+
 void log_close(void)
 {
 	if (state.sink == SINK_SYSLOG)

@@ -40,6 +40,13 @@ int log_level_parse(const char *text, enum log_level *ret_level);
  */
 int log_reopen(struct err *err);
 
+/*
+ * A descriptor (for the caller to close) into which a daemon may turn its standard error, so that
+ * what libraries and assert() print there lands in the log: the file, or a stream of the journal.
+ * -1 where the sink has none. Any thread.
+ */
+int log_stream(void);
+
 /* Close a file sink; back to stderr. Main thread, after others ended. */
 void log_close(void);
 

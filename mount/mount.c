@@ -233,7 +233,8 @@ static void went(struct mount *m, int code)
 
 	if (atomic_exchange(&m->gone, true) || atomic_load(&m->stopping))
 		return;
-	if (code == ENODEV)
+	/* ECONNABORTED: it ended while this thread was taking a request, a RELEASE for instance. */
+	if (code == ENODEV || code == ECONNABORTED)
 		reason = in_tree(m) ? -ECONNABORTED : 0;
 	/* From here on the same device number may be somebody else's. */
 	if (!reason)
@@ -356,7 +357,8 @@ void mount_detach(struct mount *m)
 
 unsigned mount_open_handles(struct mount *m)
 {
-	return atomic_load(&m->handles);
+	/* The last RELEASE may get lost when the connection ends. */
+	return atomic_load(&m->gone) ? 0 : atomic_load(&m->handles);
 }
 
 static void wake_until_exited(struct mount *m, struct mount_thread *t)

@@ -27,8 +27,10 @@ struct pool_buf {
 	unsigned size_class;
 };
 
+/* Make an empty pool in the caller's memory. */
 void pool_init(struct pool *pool);
-/* Every buffer is back. */
+
+/* Free what is kept. Every buffer has been given back. */
 void pool_destroy(struct pool *pool);
 
 /* A buffer of at least @bytes (1..POOL_MAX_BYTES), contents undefined; .mem is NULL out of memory.

@@ -78,7 +78,7 @@ int mount_reply_through(int fd);
 /* names.c: fill in every handler but those of io.c, and take over what INIT offers. */
 void names_fill(struct fuse_lowlevel_ops *ops);
 
-/* io.c */
+/* io.c: fill in the handlers of data requests. */
 void io_fill(struct fuse_lowlevel_ops *ops);
 /* Wait until nothing is outstanding at the device, then free the request objects. */
 void io_drain(struct mount *m);

@@ -7,13 +7,13 @@
  *                   └── not cut yet: the io is in its lane's list
  *
  * An io (iscsi_io.c) is a request; it is cut into commands when a session has room, so that size
- * and session suit the moment. pool_dispatch() is the one place that gives commands to sessions.
+ * and session suit the moment. iscsi_dispatch() is the one place that gives commands to sessions.
  *
  * Threads: one per session ("nb-iscsi-N"), which alone touches its connection and its sent list;
  * one for the fence ("nb-fence"). Everything else is guarded by pool->lock, which is never held
  * over a call into libiscsi or a done().
  *
- * Invariants (pool_check()):
+ * Invariants (iscsi_check()):
  *  - a session has commands only while it is UP;
  *  - its cmds and in-flight bytes are those of its inbox and sent list together;
  *  - while fencing no command is given out; ghosts is cleared only by the fence;
@@ -169,6 +169,7 @@ struct iscsi_pool {
 
 /* iscsi_io.c: requests and commands. All with pool->lock held unless said otherwise. */
 
+/* An empty list. Any thread. */
 void iscsi_ended_init(struct iscsi_ended *ended);
 /* Without the lock: complete the requests. */
 void iscsi_ended_complete(struct iscsi_ended *ended);
@@ -199,7 +200,20 @@ void iscsi_fail_queued(struct iscsi_pool *pool, int result, bool advisory,
 /* Cancel @io if nothing of it was sent; else remember. */
 void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_ended *ended);
 bool iscsi_any_up(const struct iscsi_pool *pool);
+/* Check the invariants; nothing without --enable-invariants. */
 void iscsi_check(const struct iscsi_pool *pool);
+
+/* iscsi_cut.c, with the lock. */
+/* Part of @io's range is not in commands yet. */
+bool iscsi_io_uncut(const struct iscsi_io *io);
+/* What its next command for that part will be. */
+enum iscsi_kind iscsi_io_kind(const struct iscsi_io *io);
+/*
+ * The next command of @io, of a size that suits @s; the final SYNC when nothing is uncut. The
+ * caller owns it; it counts in io->commands. NULL: no memory.
+ */
+struct iscsi_cmd *iscsi_cut(const struct iscsi_pool *pool, const struct iscsi_session *s,
+			    struct iscsi_io *io);
 
 /* iscsi_session.c */
 int iscsi_session_init(struct iscsi_session *s, struct iscsi_pool *pool, unsigned slot);

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Requests, how they are cut into commands, and who gets them.
+ * Requests, what becomes of their commands, and which session gets them.
  *
  * Lanes: a demand read or a flush goes out as soon as any session has a command slot. Write-back
  * and readahead are held to the session's window (iscsi_window.h), warming to half of it, and all
  * three leave some command slots alone, so that what is urgent never finds the path or the target's
  * command window full. libiscsi sends in queue order: bytes not given to it cannot be in the way.
- *
- * Sizes: a command takes about 20 ms of the measured rate, reads 64 KiB to 1 MiB, writes what goes
- * out without waiting for an R2T. Where that is little (tgt and LIO as shipped: 8 KiB) and more is
- * waiting than the command slots can carry so, a write is as long as one R2T burst: it costs a
- * second round trip, but fewer commands fill the path.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -24,21 +19,10 @@
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 
-#define MAX_READ MIB
-#define MAX_WRITE MIB
 /* LIO grants 64 commands per session; more would wait in libiscsi, out of reach. */
 #define SLOTS 64
 #define SLOTS_LOWER 52
 #define DEMAND_BYTES (32 * MIB)
-/* WRITE SAME blocks one thread of some targets for as long as writing it all takes. */
-#define SAME_BYTES (32 * MIB)
-#define SAME_UNMAP_BYTES (1024 * MIB)
-/* What a command without data is charged: it costs the target something. */
-#define SAME_COST (64 * KIB)
-/* readv() and writev() take this many; libiscsi does not look. */
-#define IOV_ENTRIES 512
-
-static char zeroes[64 * KIB]; /* never written */
 
 void iscsi_ended_init(struct iscsi_ended *ended)
 {
@@ -72,11 +56,6 @@ static bool is_write(enum iscsi_kind kind)
 	return kind == ISCSI_WRITE || kind == ISCSI_ZEROES || kind == ISCSI_SAME;
 }
 
-static bool has_uncut(const struct iscsi_io *io)
-{
-	return io->cut_bytes < io->req->length || !list_empty(&io->redo);
-}
-
 static bool needs_sync(const struct iscsi_io *io)
 {
 	return !io->synced && (io->req->op == BLK_FLUSH || (io->sync_after && io->result == 0));
@@ -85,7 +64,7 @@ static bool needs_sync(const struct iscsi_io *io)
 /* Something can be cut now. */
 static bool has_work(const struct iscsi_io *io)
 {
-	return has_uncut(io) || (needs_sync(io) && !io->commands);
+	return iscsi_io_uncut(io) || (needs_sync(io) && !io->commands);
 }
 
 /* Such a request may only end when no write of a lost session can land any more. */
@@ -309,190 +288,6 @@ void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_
 	settle(pool, io, ended);
 }
 
-/* --- cutting --- */
-
-static uint64_t pool_rate(const struct iscsi_pool *pool, bool write)
-{
-	uint64_t sum = 0;
-
-	for (unsigned i = 0; i < pool->count; i++) {
-		const struct iscsi_session *s = &pool->sessions[i];
-
-		if (s->state == ISCSI_UP)
-			sum += iscsi_window_rate(write ? &s->writes : &s->reads);
-	}
-	return sum;
-}
-
-static uint64_t read_size(const struct iscsi_pool *pool)
-{
-	uint64_t rate = pool_rate(pool, false), size = 64 * KIB;
-
-	if (!rate)
-		return 256 * KIB;
-	while (size < MAX_READ && size * 50 < rate)
-		size *= 2;
-	return size;
-}
-
-static uint64_t write_size(const struct iscsi_session *s, uint64_t left)
-{
-	uint64_t one = MIN(s->one_trip_bytes, MAX_WRITE);
-
-	if (one >= 64 * KIB || left <= SLOTS_LOWER / 4 * one)
-		return one;
-	return MIN(MAX(s->max_burst_bytes, one), 256 * KIB);
-}
-
-static uint64_t same_size(const struct iscsi_pool *pool)
-{
-	uint64_t max = pool->lun.discard ? SAME_UNMAP_BYTES : SAME_BYTES;
-
-	if (pool->lun.write_same_blocks &&
-	    pool->lun.write_same_blocks < max / pool->lun.sector_bytes)
-		max = pool->lun.write_same_blocks * pool->lun.sector_bytes;
-	return max;
-}
-
-static enum iscsi_kind kind_of(const struct iscsi_io *io)
-{
-	switch (io->req->op) {
-	case BLK_READ:
-		return ISCSI_READ;
-	case BLK_WRITE:
-		return ISCSI_WRITE;
-	case BLK_FLUSH:
-		return ISCSI_SYNC;
-	default:
-		return io->same ? ISCSI_SAME : ISCSI_ZEROES;
-	}
-}
-
-static uint64_t piece_size(const struct iscsi_pool *pool, const struct iscsi_session *s,
-			   enum iscsi_kind kind, uint64_t left)
-{
-	uint64_t size = left;
-
-	if (kind == ISCSI_READ)
-		size = read_size(pool);
-	else if (kind == ISCSI_WRITE || kind == ISCSI_ZEROES)
-		size = write_size(s, left);
-	else if (kind == ISCSI_SAME)
-		size = same_size(pool);
-	return MIN(size, left);
-}
-
-/* How many entries of @iov cover @length bytes from @skip. */
-static int count_iov(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t length)
-{
-	int n = 0;
-
-	for (int i = 0; i < iovcnt && length; i++) {
-		uint64_t take;
-
-		if (skip >= iov[i].iov_len) {
-			skip -= iov[i].iov_len;
-			continue;
-		}
-		take = MIN(iov[i].iov_len - skip, length);
-		skip = 0;
-		length -= take;
-		n++;
-	}
-	return n;
-}
-
-static int zero_iov(uint64_t length, struct iovec *out)
-{
-	int n = 0;
-
-	while (length) {
-		uint64_t take = MIN(length, sizeof(zeroes));
-
-		out[n].iov_base = zeroes;
-		out[n++].iov_len = take;
-		length -= take;
-	}
-	return n;
-}
-
-static struct iscsi_cmd *make_cmd(const struct iscsi_pool *pool, struct iscsi_io *io,
-				  enum iscsi_kind kind, uint64_t offset, uint64_t length)
-{
-	const struct blk_req *req = io->req;
-	uint64_t skip = offset - req->offset;
-	struct iscsi_cmd *cmd;
-	int entries = 0;
-
-	if (kind == ISCSI_READ || kind == ISCSI_WRITE) {
-		while ((entries = count_iov(req->iov, req->iovcnt, skip, length)) > IOV_ENTRIES &&
-		       length > pool->lun.sector_bytes)
-			length = MAX(round_down(length / 2, pool->lun.sector_bytes),
-				     (uint64_t)pool->lun.sector_bytes);
-	} else if (kind == ISCSI_ZEROES) {
-		entries = (int)div_round_up(length, sizeof(zeroes));
-	} else if (kind == ISCSI_SAME) {
-		entries = 1;
-	}
-	cmd = calloc(1, sizeof(*cmd) + (size_t)entries * sizeof(struct iovec));
-	if (!cmd)
-		return NULL;
-	list_init(&cmd->link);
-	cmd->io = io;
-	cmd->kind = kind;
-	cmd->offset = offset;
-	cmd->length = length;
-	cmd->cost = kind == ISCSI_SAME ? SAME_COST : MAX(length, (uint64_t)512);
-	if (kind == ISCSI_READ || kind == ISCSI_WRITE)
-		cmd->iovcnt = iov_slice(req->iov, req->iovcnt, skip, length, cmd->iov, entries);
-	else if (kind == ISCSI_ZEROES)
-		cmd->iovcnt = zero_iov(length, cmd->iov);
-	else if (kind == ISCSI_SAME)
-		cmd->iovcnt = zero_iov(pool->lun.sector_bytes, cmd->iov);
-	return cmd;
-}
-
-/* The next command of @io for @s, or NULL without memory. */
-static struct iscsi_cmd *cut(const struct iscsi_pool *pool, const struct iscsi_session *s,
-			     struct iscsi_io *io)
-{
-	struct blk_req *req = io->req;
-	enum iscsi_kind kind = kind_of(io);
-	struct iscsi_cmd *redo = NULL, *cmd;
-	uint64_t offset, left;
-
-	if (!has_uncut(io)) {
-		cmd = make_cmd(pool, io, ISCSI_SYNC, 0, 0);
-		if (cmd)
-			io->commands++;
-		return cmd;
-	}
-	if (!list_empty(&io->redo)) {
-		redo = list_entry(io->redo.next, struct iscsi_cmd, link);
-		offset = redo->offset;
-		left = redo->length;
-	} else {
-		offset = req->offset + io->cut_bytes;
-		left = req->length - io->cut_bytes;
-	}
-	cmd = make_cmd(pool, io, kind, offset, piece_size(pool, s, kind, left));
-	if (!cmd)
-		return NULL;
-	io->commands++;
-	if (!redo) {
-		io->cut_bytes += cmd->length;
-	} else if (cmd->length == left) {
-		list_del(&redo->link);
-		free(redo);
-	} else {
-		redo->offset += cmd->length;
-		redo->length -= cmd->length;
-	}
-	return cmd;
-}
-
-/* --- giving out --- */
-
 static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool write)
 {
 	uint64_t used = write ? s->write_bytes : s->read_bytes;
@@ -579,10 +374,10 @@ static bool give_new(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_s
 		list_del(&io->link);
 		return true;
 	}
-	s = choose(pool, lane, is_write(kind_of(io)));
+	s = choose(pool, lane, is_write(iscsi_io_kind(io)));
 	if (!s)
 		return false;
-	cmd = cut(pool, s, io);
+	cmd = iscsi_cut(pool, s, io);
 	if (!cmd) {
 		io->result = -ENOMEM;
 		list_del(&io->link);

@@ -6,6 +6,7 @@ libnearblk_a_SOURCES += \
 	transport/http_answer.c transport/http_answer.h \
 	transport/http_conn.c transport/http_conn.h \
 	transport/iscsi_conn.c transport/iscsi_conn.h \
+	transport/iscsi_cut.c \
 	transport/iscsi_discover.c transport/iscsi_discover.h \
 	transport/iscsi_fence.c \
 	transport/iscsi_impl.h \

@@ -49,15 +49,19 @@ gone() {
 
 url=file://$dir/volume
 truncate -s 64M "$dir/volume" "$dir/other"
-opts=(--cache-size 64M --log "$dir/log" --cache-dir "$dir/cache")
+opts=(--cache-size 256M --log "$dir/log" --cache-dir "$dir/cache")
 mount() { expect 0 "" mount "${opts[@]}" "$@" "$url" "$dir/mnt"; daemon; }
 # Bytes that are not zero and differ from call to call.
-write() { openssl enc -aes-128-ctr -nosalt -pass "pass:$1" </dev/zero 2>/dev/null |
-	dd of="$dir/mnt/disk.img" bs=1M count="$2" iflag=fullblock conv=notrunc status=none; }
-same() { cmp -n $(($1 << 20)) "$dir/mnt/disk.img" "$dir/volume" >/dev/null; }
+bytes() { openssl enc -aes-128-ctr -nosalt -pbkdf2 -iter 1 -pass "pass:$1" </dev/zero 2>/dev/null; }
+write() { bytes "$1" | dd of="$dir/mnt/disk.img" bs=1M count="$2" iflag=fullblock conv=notrunc status=none; }
+# The first MiBs of the far side, and of the mount, are what was written.
+far() { cmp -n $(($2 << 20)) <(bytes "$1") "$dir/volume" >/dev/null 2>&1; }
+near() { cmp -n $(($2 << 20)) <(bytes "$1") "$dir/mnt/disk.img" >/dev/null 2>&1; }
 
 # --- mount, status, flush, umount
+exec 7>"$dir/held"
 mount
+exec 7>&-
 [ "$(stat -c %s "$dir/mnt/disk.img")" = $((64 << 20)) ] || fail "wrong size"
 [ "$(stat -c %a "$dir/cache")" = 700 ] || fail "the cache directory is open to others"
 [ "$(value mountpoint)" = "$dir/mnt" ] || fail "mountpoint"
@@ -65,17 +69,23 @@ mount
 expect 0 "$dir/mnt" status
 expect 0 "mountpoint     $dir/mnt" status "$dir/mnt"
 expect 0 "mountpoint     $dir/mnt" status "$dir/mnt/disk.img"
-ls -l "/proc/$pid/fd" | grep -q " $dir/held" && fail "a descriptor of the caller is held"
+find "/proc/$pid/fd" -lname "$dir/held" | grep -q . && fail "a descriptor of the caller is held"
 [ "$(readlink "/proc/$pid/cwd")" = / ] || fail "the daemon keeps a directory"
-[ "$(readlink "/proc/$pid/fd/2")" = /dev/null ] || fail "the daemon keeps the terminal"
+[ "$(readlink "/proc/$pid/fd/1")" = /dev/null ] || fail "the daemon keeps the terminal"
+[ "$(readlink "/proc/$pid/fd/2")" = "$dir/log" ] || fail "the last words of an assertion are lost"
 write one 4
 expect 0 "" flush "$dir/mnt"
 [ "$(value dirty_bytes)" = 0 ] || fail "dirty after flush"
-cmp -n $((4 << 20)) <(openssl enc -aes-128-ctr -nosalt -pass pass:one </dev/zero 2>/dev/null) \
-	"$dir/volume" >/dev/null || fail "flush did not bring the data over"
+far one 4 || fail "flush did not bring the data over"
 expect 0 "in the cache" warm --range 0+8M "$dir/mnt"
 expect 1 "behind the end" warm --range 1T+1 "$dir/mnt"
 expect 0 "" drop "$dir/mnt"
+keys=$("$nearblk" status --json "$dir/mnt" | sed -n 's/^  "\([a-z_]*\)":.*/\1/p' | tr '\n' ' ')
+[ "$keys" = "version url mountpoint cache_dir pid uptime_seconds read_only state size_bytes \
+cache_limit_bytes cache_used_bytes cached_bytes dirty_bytes epochs_pending oldest_dirty_seconds \
+drain_eta_seconds far_as_of hit_bytes miss_bytes target_read_bytes target_write_bytes readahead_bytes \
+readahead_wasted_bytes sessions " ] || fail "the keys of status --json: $keys"
+"$nearblk" status --json | head -1 | grep -q '^\[' || fail "status --json is no array"
 
 # --- refusals while it is mounted
 expect 1 "" mount "${opts[@]}" "$url" "$dir/mnt2"
@@ -94,26 +104,56 @@ expect 0 "no volumes" status
 expect 1 "belongs to another volume" mount "${opts[@]}" "file://$dir/other" "$dir/mnt"
 mountpoint -q "$dir/mnt" && fail "mounted all the same"
 
-# --- a slow far side: timeout, what is left, --no-flush, the list of the unmounted
-mount --debug-delay 1s
+# --- a far side that takes nothing: timeout, what is left, --no-flush, the list of the unmounted
+mount --debug-fault write:always
 write two 8
 expect 3 "not yet at the target" flush --timeout 200ms "$dir/mnt"
 expect 3 "still mounted" umount --timeout 200ms "$dir/mnt"
 mountpoint -q "$dir/mnt" || fail "unmounted in spite of the timeout"
+out=$(timeout --preserve-status -s INT 1 "$nearblk" umount "$dir/mnt" 2>&1 </dev/null)
+[ $? -eq 3 ] && [[ $out == *"interrupted; still mounted"* ]] || fail "Ctrl-C on umount: $out"
+[[ $out == *" left"* ]] || fail "no progress in a pipe: $out"
+[[ $out == *$'\r'* ]] && fail "a live line in a pipe"
+(timeout -s KILL 0.5 "$nearblk" umount "$dir/mnt"; :) >/dev/null 2>&1
+mountpoint -q "$dir/mnt" || fail "a client that was killed unmounted the volume"
 expect 0 "not yet at the target, kept in $dir/cache" umount --no-flush "$dir/mnt"
 alive "$pid" && fail "the daemon outlives umount --no-flush"
 expect 0 "$dir/cache" status
+far two 8 && fail "nothing was left to send: this test sees nothing"
 mount
-same 8 && fail "nothing was left to send: this test sees nothing"
+near two 8 || fail "what was left dirty is not there"
 expect 0 "" flush "$dir/mnt"
-same 8 || fail "what was left dirty did not arrive"
+far two 8 || fail "what was left dirty did not arrive"
+
+# --- Ctrl-C while it starts
+expect 0 "" umount "$dir/mnt"
+out=$(timeout --preserve-status -s INT 0.5 "$nearblk" mount "${opts[@]}" --debug-delay 30s \
+	--debug-fault read:after "$url" "$dir/mnt" 2>&1 </dev/null)
+if [ $? -eq 1 ]; then
+	[[ $out == *"interrupted; nothing is mounted"* ]] || fail "Ctrl-C on mount: $out"
+else
+	expect 0 "" umount "$dir/mnt"
+fi
+mount
 
 # --- plain umount: the name goes at once, the daemon sends and ends
 write three 4
 umount "$dir/mnt" || fail "umount"
+mountpoint -q "$dir/mnt" && fail "plain umount did not unmount"
+gone "$pid"
+far three 4 || fail "plain umount sent nothing"
+mount
+near three 4 || fail "plain umount lost data"
+
+# --- plain umount while nothing can be sent; the daemon gives up, and is told apart by umount
+expect 0 "" umount "$dir/mnt"
+mount --debug-fault write:always --stop-timeout 1s
+write six 4
+umount "$dir/mnt" || fail "umount"
+expect 3 "unmounted already" umount --timeout 0 "$dir/mnt"
+expect 3 "the rest is kept in $dir/cache" umount "$dir/mnt"
 gone "$pid"
 mount
-same 4 || fail "plain umount lost data"
 
 # --- SIGTERM with a file open: served until it is closed, then everything is sent
 exec 8<>"$dir/mnt/disk.img"
@@ -126,7 +166,7 @@ gone "$pid"
 grep -q "stopped: everything is at the target" "$dir/log" || fail "no last log line"
 
 # --- a second SIGTERM leaves at once, and the data stays
-mount --debug-delay 1s
+mount --debug-fault write:always
 write four 8
 kill -TERM "$pid"
 timeout 10 bash -c "until tail -1 '$dir/log' | grep -q 'told to stop'; do :; done" || fail "no word of a stop"
@@ -136,14 +176,16 @@ tail -1 "$dir/log" | grep -q "not yet at the target, kept in" || fail "the last 
 
 # --- killed: the next mount cleans up and goes on
 mount
+near four 8 || fail "lost with the second SIGTERM"
 expect 0 "" flush "$dir/mnt"
-same 8 || fail "lost with the second SIGTERM"
+far four 8 || fail "not sent after the second SIGTERM"
+write five 4
 kill -9 "$pid"
 gone "$pid"
 ls "$dir/mnt" >/dev/null 2>&1 && fail "no dead mount to clean up"
-expect 0 "no volumes" status
+expect 0 "$dir/cache" status
 mount
-same 8 || fail "lost with kill -9"
+near five 4 || fail "lost with kill -9"
 kill -9 "$pid"
 gone "$pid"
 expect 3 "dead mount is removed" umount "$dir/mnt"

@@ -74,8 +74,12 @@ void simdisk_kill(struct simdisk *d)
 		    simdisk_allocate(d, op->file->inode, op->offset, length)) {
 			length = sim_once_in(d->sim, 3) ? length
 							: simdisk_part_of(d, op->offset, length);
-			simdisk_write(d, op->file->inode, op->iov, op->iovcnt, op->offset, length);
+			o->change = simdisk_write(d, op->file->inode, op->iov, op->iovcnt,
+						  op->offset, length);
 		}
+		/* In the page cache now, whoever put it there: a later sync covers it. */
+		if (o->change)
+			simimage_complete(&op->file->inode->image, o->change);
 		free(o);
 	}
 	d->in_flight = 0;

@@ -109,9 +109,9 @@ START_TEST(loop_device)
 	ck_assert_uint_gt(atomic_load(&testdev_counts(f.dev)->op[BLK_DISCARD]), 0);
 	ck_ok(rmdir(mnt));
 	/* The kernel lets go of the file a moment after the loop device is gone. */
-	while (mount_open_handles(f.mount))
-		usleep(1000);
-	fixture_down(&f);
+	mount_detach(f.mount);
+	ck_assert_int_eq(fixture_wait_unmounted(&f), 0);
+	fixture_drop(&f);
 }
 END_TEST
 

@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -58,6 +60,8 @@ struct mount_config fixture_prepare(struct fixture *f, uint64_t size_bytes, unsi
 {
 	struct err err;
 
+	/* Should the runner be killed, the mount goes, too. */
+	ck_ok(prctl(PR_SET_PDEATHSIG, SIGKILL));
 	memset(f, 0, sizeof(*f));
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->changed, NULL);
@@ -94,6 +98,9 @@ void fixture_mount(struct fixture *f, const struct mount_config *conf)
 	fd = open(f->file, O_RDONLY | O_CLOEXEC);
 	ck_ok(fd);
 	close(fd);
+	/* RELEASE comes some time after close(). */
+	while (mount_open_handles(f->mount))
+		sched_yield();
 }
 
 void fixture_up(struct fixture *f, uint64_t size_bytes, unsigned flags)

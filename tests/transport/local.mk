@@ -28,12 +28,21 @@ TESTS += tests/transport/url-test
 tests_transport_url_test_SOURCES = tests/transport/url-test.c
 tests_transport_url_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_transport_url_test_LDADD = $(TEST_LIBS)
+# What runs on a private tgtd shares a rig.
+iscsi_rig = tests/transport/iscsi_rig.c tests/transport/iscsi_rig.h \
+	tests/transport/tgt.c tests/transport/tgt.h
+
 check_PROGRAMS += tests/transport/iscsi_tgtd-test
 TESTS += tests/transport/iscsi_tgtd-test
-tests_transport_iscsi_tgtd_test_SOURCES = tests/transport/iscsi_tgtd-test.c \
-	tests/transport/tgt.c tests/transport/tgt.h
+tests_transport_iscsi_tgtd_test_SOURCES = tests/transport/iscsi_tgtd-test.c $(iscsi_rig)
 tests_transport_iscsi_tgtd_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_transport_iscsi_tgtd_test_LDADD = $(TEST_LIBS)
+
+check_PROGRAMS += tests/transport/iscsi_recovery-test
+TESTS += tests/transport/iscsi_recovery-test
+tests_transport_iscsi_recovery_test_SOURCES = tests/transport/iscsi_recovery-test.c $(iscsi_rig)
+tests_transport_iscsi_recovery_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_transport_iscsi_recovery_test_LDADD = $(TEST_LIBS)
 
 check_PROGRAMS += tests/transport/iscsi_scsi-test
 TESTS += tests/transport/iscsi_scsi-test
