@@ -27,3 +27,8 @@ tests_cache_sim_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_model_test_SOURCES = tests/cache/model-test.c tests/cache/model.c tests/cache/model.h
 tests_cache_model_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_model_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+# The real program's directories: read by a second reader, and cut by a power failure.
+dist_check_SCRIPTS += tests/cache/format-oracle.sh
+TESTS += tests/cache/format-oracle.sh
+EXTRA_DIST += tests/cache/reader.py tests/cache/scribble.py tests/cache/spoil.py
