@@ -206,7 +206,7 @@ static void check_segments(const struct cache *c)
 		const struct segment *s = &c->seg[i];
 
 		assert(segment_in_use(s) || (s->live == 0 && s->pins == 0));
-		assert(s->file || s->state == SEG_ABSENT || s->state == SEG_PREPARING);
+		assert(s->state == SEG_ABSENT || s->state == SEG_PREPARING || s->file);
 		assert(s->state != SEG_EVICTING || segment_is_clean(c, s));
 		if (s->state == SEG_READY && s->class == FORMAT_LOG)
 			ready_log++;
