@@ -20,8 +20,9 @@
 
 #include "core/cleanup.h"
 #include "core/clock.h"
-#include "core/range.h"
+#include "core/hash.h"
 #include "core/log.h"
+#include "core/range.h"
 #include "transport/iscsi_impl.h"
 
 /* One attempt to log in and learn the LUN. */
@@ -32,6 +33,8 @@
 #define CHORE_NS (60 * NSEC_PER_SEC)
 /* Another volume under this name is believed after this long: targets start in steps. */
 #define WRONG_NS (5 * NSEC_PER_SEC)
+/* An outage may last for days: the log repeats its reason this rarely. */
+#define SAY_AGAIN_NS (600 * NSEC_PER_SEC)
 
 static uint64_t random_next(struct iscsi_session *s)
 {
@@ -356,6 +359,17 @@ int iscsi_session_chores(struct iscsi_session *s)
 	return r;
 }
 
+static void say_failure(struct iscsi_session *s, const char *why)
+{
+	uint64_t now = clock_monotonic_ns(), hash = hash_text(why);
+
+	if (s->said_hash == hash && now - s->said_ns < SAY_AGAIN_NS)
+		return;
+	s->said_hash = hash;
+	s->said_ns = now;
+	log_warning("session %u cannot be opened: %s", s->slot, why);
+}
+
 static void *session_main(void *arg)
 {
 	struct iscsi_session *s = arg;
@@ -373,6 +387,7 @@ static void *session_main(void *arg)
 		if (r == 0) {
 			log_info("session %u is up at %s", s->slot, s->conn.address);
 			s->backoff_ns = BACKOFF_MIN_NS;
+			s->said_hash = 0;
 			iscsi_session_serve(s);
 			if (atomic_load(&pool->stop) && list_empty(&s->sent) &&
 			    list_empty(&s->lingering))
@@ -386,7 +401,7 @@ static void *session_main(void *arg)
 			continue;
 		}
 		if (r != -ECANCELED && !heard)
-			log_warning("session %u cannot be opened: %s", s->slot, err.text);
+			say_failure(s, err.text);
 		pause_session(s, iscsi_session_jitter(s, s->backoff_ns));
 		s->backoff_ns = MIN(s->backoff_ns * 2, BACKOFF_MAX_NS);
 	}
