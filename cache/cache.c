@@ -420,6 +420,7 @@ static int check_volume(struct cache *c, struct err *err)
 			info->sector_bytes, id->sector_bytes);
 	}
 	id->size_bytes = info->size_bytes;
+	c->was_clean = id->clean;
 	id->clean = false;
 	return identity_store(c->lio, id) < 0
 		       ? err_set(err, -EIO,

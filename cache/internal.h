@@ -108,6 +108,7 @@ struct segment {
 	bool poisoned;  /* a write or fdatasync failed: nothing more is appended */
 	uint64_t incarnation;
 	uint64_t first_seq, last_seq; /* log: of its records; last_seq < first_seq: none */
+	uint64_t last_data_seq;       /* log: of its newest record that changes blocks; 0: none */
 	uint64_t order;               /* of becoming a head: age */
 	uint32_t end_slot;            /* first slot behind the last batch */
 	uint32_t live;                /* map entries that point here */
@@ -203,6 +204,7 @@ struct cache {
 	bool started;     /* guarded by lock, like all below */
 	bool stopping;
 	bool abandoned;
+	bool was_clean;     /* the directory had nothing unsent when it was opened */
 	bool log_failed;    /* nothing can be appended or made durable any more: writes are EIO */
 	bool damaged;       /* dirty data was lost: destage stands before its epoch */
 	unsigned in_flight; /* requests from above not yet completed, and internal work under way */
@@ -486,6 +488,8 @@ void destage_fini(struct cache *c);
 void destage_kick(struct cache *c);
 /* An epoch is being read, sent or marked. Under the lock. */
 bool destage_active(const struct cache *c);
+/* Payload of the epoch under way that the target has answered but not made durable yet. */
+uint64_t destage_sent_bytes(const struct cache *c);
 
 /* ---- janitor.c ---- */
 
@@ -513,6 +517,7 @@ struct index_item {
 	struct index_op op;
 	uint32_t *crc; /* owned; op.extent.crc */
 	bool durable;
+	uint64_t tail_seq; /* the log is about to be reclaimed up to here; 0: not */
 	void (*applied)(struct cache *c, void *ctx, int result); /* no lock held */
 	void *ctx;
 };
@@ -522,10 +527,17 @@ void indexq_zero(struct cache *c, uint64_t blk, uint64_t n);
 void indexq_delete(struct cache *c, uint64_t blk, uint64_t n);
 /* Forget all of it: for deletions whose extent nobody knows. */
 void indexq_wipe(struct cache *c);
-/* applied() once everything queued before is durable. False: no memory, ask again later. */
-bool indexq_barrier(struct cache *c, void (*applied)(struct cache *c, void *ctx, int result),
-		    void *ctx);
+/*
+ * applied() once everything queued before is durable, and that the log will be reclaimed up to
+ * @tail_seq (0: nothing of it). False: no memory, ask again later.
+ */
+bool indexq_barrier(struct cache *c, uint64_t tail_seq,
+		    void (*applied)(struct cache *c, void *ctx, int result), void *ctx);
 void indexq_run(struct task *t);
+/* How far the log was reclaimed, as the index knows it. 0; -ENOENT: it does not; else -errno.
+ * Serial, as all index calls. */
+int index_put_tail(struct index_store *index, uint64_t tail_seq);
+int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq);
 
 /* ---- recover.c ---- */
 

@@ -34,9 +34,9 @@ int log_open(const char *sink, enum log_level level, struct err *err);
 int log_level_parse(const char *text, enum log_level *ret_level);
 
 /*
- * Open the file of a file sink anew under its name, after somebody moved it away; other sinks: nothing
- * to do. Lines written meanwhile go to the old or the new file, none is lost. 0, or the errno of
- * opening: the old file stays in use. Any thread.
+ * Open the file of a file sink anew under its name, after somebody moved it away; other sinks:
+ * nothing to do. Lines written meanwhile go to the old or the new file, none is lost. 0, or the
+ * errno of opening: the old file stays in use. Any thread.
  */
 int log_reopen(struct err *err);
 

@@ -40,3 +40,8 @@ tests_cache_map_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_plan_test_SOURCES = tests/cache/plan-test.c
 tests_cache_plan_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_plan_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+# The real program's directories: read by a second reader, and cut by a power failure.
+dist_check_SCRIPTS += tests/cache/format-oracle.sh
+TESTS += tests/cache/format-oracle.sh
+EXTRA_DIST += tests/cache/reader.py tests/cache/scribble.py tests/cache/spoil.py
