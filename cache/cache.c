@@ -522,21 +522,10 @@ static void sync_log(struct cache *c)
 	}
 }
 
-static void fail_log_pending(struct cache *c, struct todo *todo)
-{
-	struct appender *a = &c->log;
-	struct list_node *n;
-
-	/* Acknowledgements were never given; what is in flight still gets its own. */
-	while ((n = list_pop(&a->pending)))
-		list_entry(n, struct append_op, link)
-			->appended(c, list_entry(n, struct append_op, link), -ESHUTDOWN, todo);
-	a->pending_blocks = 0;
-}
-
 static void cache_stop(struct blk_dev *dev)
 {
 	struct cache *c = cache_of(dev);
+	struct appender *a[] = { &c->log, &c->store[0], &c->store[1] };
 	struct todo todo;
 	bool started;
 
@@ -546,8 +535,10 @@ static void cache_stop(struct blk_dev *dev)
 	if (started) {
 		write_fail_waiting(c, -ESHUTDOWN, &todo);
 		drains_end(c, -ESHUTDOWN, &todo);
-		if (!c->log.busy)
-			fail_log_pending(c, &todo);
+		/* None of it was acknowledged; what is in flight still gets its own end. */
+		for (unsigned i = 0; i < ARRAY_SIZE(a); i++)
+			if (!a[i]->busy)
+				append_fail(a[i], -ESHUTDOWN, &todo);
 	}
 	cache_unlock(c, &todo);
 	if (!started)
