@@ -7,6 +7,7 @@ cut.py check DISK SEED COUNT LOW [HIGH] DISK must be the state after write LOW, 
                                        prints which
 cut.py floor LIST CUT                  the last write flushed, and the last acknowledged, before record CUT
 cut.py points LIST SEED N              N records to cut behind: after marks, and anywhere
+cut.py mark ROOT TEXT                  a mark into the recording
 cut.py copy FROM TO                    copy a tree into TO, all of it synced; then mark the recorder TO
 
 Write k of a seed is always the same: an odd range of sectors, each saying k and its own number, or zeroes."""
@@ -48,10 +49,10 @@ def write(disk, root, seed, count):
         buf[: len(data)] = data
         if os.pwrite(fd, memoryview(buf)[: len(data)], first * SECTOR) != len(data):
             sys.exit("a short write")
-        os.setxattr(root, "user.mark", b"acked %d" % k)
+        mark(root, "acked %d" % k)
         if dice.random() < 0.12:
             os.fsync(fd)
-            os.setxattr(root, "user.mark", b"flushed %d" % k)
+            mark(root, "flushed %d" % k)
 
 
 def seen(disk):
@@ -109,7 +110,8 @@ def points(path, seed, n):
             after.append(total)
     if not after:
         sys.exit("nothing was flushed: no mark to cut at")
-    for i in range(int(n)):
+    print(after[-1])
+    for i in range(1, int(n)):
         print(dice.choice(after) + dice.randint(0, 3) if i % 2 else dice.randint(after[0] // 2, total))
 
 
@@ -132,9 +134,13 @@ def copy(source, target):
 
 def copy_and_mark(source, root):
     copy(source, root)
-    os.setxattr(root, "user.mark", b"copied 0")
+    mark(root, "copied 0")
+
+
+def mark(root, text):
+    os.setxattr(root, "user.mark", text.encode())
 
 
 if __name__ == "__main__":
     {"write": write, "check": check, "floor": floor, "points": points,
-     "copy": copy_and_mark}[sys.argv[1]](*sys.argv[2:])
+     "mark": mark, "copy": copy_and_mark}[sys.argv[1]](*sys.argv[2:])

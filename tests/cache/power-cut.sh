@@ -94,6 +94,11 @@ start "$ROOT/cache"
 "${CUT[@]}" write "$MNT/disk.img" "$ROOT" "$SEED" "$WRITES"
 state "$WRITES"
 crash
+# What a killed daemon left in the page cache is durable once the next one has opened it.
+start "$ROOT/cache"
+state "$WRITES"
+"${CUT[@]}" mark "$ROOT" "flushed $WRITES"
+crash
 end_record
 "$REPLAY" "$T/log" --list >"$T/list"
 say "$(wc -l <"$T/list") records, $(grep -c ' flushed ' "$T/list") fsyncs"
