@@ -79,6 +79,7 @@ struct cache_status {
 	uint64_t dirty_bytes;  /* log bytes (headers included) not yet durable at the target; 0 =
 				  clean */
 	uint64_t max_dirty_bytes;
+	uint64_t sent_bytes; /* of dirty_bytes, what the target has answered but not made durable */
 	uint64_t epochs_pending; /* closed or open epochs with data not yet durable at the target */
 	uint64_t oldest_dirty_ns;   /* age; CACHE_UNKNOWN when clean */
 	uint64_t drain_eta_ns;      /* CACHE_UNKNOWN when clean or the rate is not known */

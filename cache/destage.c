@@ -53,7 +53,8 @@ struct destage {
 	uint64_t generation;
 	unsigned in_flight;
 	uint64_t in_flight_bytes;
-	uint64_t sent_blocks; /* of this round */
+	uint64_t sent_blocks; /* of this round, answered */
+	bool rested;          /* there was nothing to send: a pause that says nothing of the link */
 	int error;            /* a command or the flush failed: send again after a pause */
 	bool waiting;         /* for the retry timer */
 	bool ended;           /* FLUSHING, MARKING: the answer is here */
@@ -95,9 +96,9 @@ bool destage_active(const struct cache *c)
 	return s != IDLE && s != BLOCKED;
 }
 
-bool destage_idle(const struct cache *c)
+uint64_t destage_sent_bytes(const struct cache *c)
 {
-	return c->destage->in_flight == 0 && !c->destage->posted;
+	return c->destage ? c->destage->sent_blocks * BLK : 0;
 }
 
 /* ---- sending ---- */
@@ -114,7 +115,9 @@ static void command_done(struct blk_req *req, void *ctx, int result)
 	d->in_flight_bytes -= sent->iov.iov_len;
 	if (result == 0) {
 		sent->command->state = COMMAND_DONE;
-		d->sent_blocks += sent->command->n;
+		if (sent->command->kind == FORMAT_WRITE)
+			d->sent_blocks += sent->command->n;
+		writeback_delivered(&c->wb, sent->iov.iov_len, sched_now(c->sched));
 	} else {
 		sent->command->state = COMMAND_TODO;
 		d->from = 0;
@@ -433,7 +436,9 @@ static bool step(struct cache *c, struct todo *todo)
 		d->first_seq = e->first_seq;
 		d->last_seq = e->last_seq;
 		d->state = BUILDING;
-		writeback_begin(&c->wb, sched_now(c->sched));
+		if (d->rested)
+			writeback_begin(&c->wb, sched_now(c->sched));
+		d->rested = false;
 		return true;
 	case BUILDING:
 		if (c->stopping || d->waiting)
@@ -486,6 +491,8 @@ static bool step(struct cache *c, struct todo *todo)
 		/* Only a durable watermark counts: segments up to it may now be reused. */
 		c->destaged_seq = d->last_seq;
 		epoch_retire(c, todo);
+		d->sent_blocks = 0;
+		d->rested = list_empty(&c->epochs);
 		return true;
 	case BLOCKED:
 		drains_end(c, -EIO, todo);

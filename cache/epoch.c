@@ -160,7 +160,6 @@ void epoch_retire(struct cache *c, struct todo *todo)
 	list_del(&e->link);
 	c->nepochs--;
 	c->dirty_slots -= e->log_slots;
-	writeback_delivered(&c->wb, e->log_slots * BLK, sched_now(c->sched));
 	free(e);
 	list_for_each_safe(n, tmp, &c->drains) {
 		struct cache_drain *d = list_entry(n, struct cache_drain, link);

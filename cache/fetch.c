@@ -122,7 +122,7 @@ struct fetch *fetch_begin(struct cache *c, uint64_t blk, uint32_t n, const struc
 	f->io.req.flags = why ? why->flags & BLK_ADVISORY : BLK_ADVISORY;
 	f->io.done = fetched;
 	f->io.ctx = f;
-	f->readahead = f->io.req.flags & BLK_ADVISORY;
+	f->readahead = !why;
 	list_init(&f->io.link);
 	list_add_tail(group_list(c, blk), &f->link);
 	c->nfetches++;

@@ -197,8 +197,11 @@ int format_batch_decode(const uint8_t slot[FORMAT_SLOT_BYTES], uint32_t segment_
 	}
 	if (next != ret->slot + 1 + ret->payload_slots)
 		return -EBADMSG;
-	for (uint32_t i = 0; i < ret->nprev; i++)
+	for (uint32_t i = 0; i < ret->nprev; i++) {
 		get_record(&c, &ret->prev[i]);
+		if (!record_sane(&ret->prev[i], segment_slots))
+			return -EBADMSG;
+	}
 	for (uint32_t i = 0; i < ret->payload_slots; i++)
 		crc_buf[i] = (uint32_t)get(&c, 4);
 	ret->crc = crc_buf;

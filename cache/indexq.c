@@ -92,14 +92,15 @@ void indexq_wipe(struct cache *c)
 		push(c, item);
 }
 
-bool indexq_barrier(struct cache *c, void (*applied)(struct cache *c, void *ctx, int result),
-		    void *ctx)
+bool indexq_barrier(struct cache *c, uint64_t tail_seq,
+		    void (*applied)(struct cache *c, void *ctx, int result), void *ctx)
 {
 	struct index_item *item = item_new(c, INDEX_DELETE, 0, 0);
 
 	if (!item)
 		return false;
 	item->durable = true;
+	item->tail_seq = tail_seq;
 	item->applied = applied;
 	item->ctx = ctx;
 	push(c, item);
@@ -120,14 +121,56 @@ static size_t take(struct cache *c, struct index_item **item, bool *ret_durable)
 	return n;
 }
 
+/*
+ * The newest reclaimed record of the guest log, stored behind the deletions that made reclaiming it
+ * safe: an index that lost them has lost this too, and is found out (recover.c).
+ */
+int index_put_tail(struct index_store *index, uint64_t tail_seq)
+{
+	uint8_t bytes[8];
+
+	for (unsigned i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)(tail_seq >> (8 * i));
+	return index_put_state(index, "log-tail", bytes, sizeof(bytes));
+}
+
+int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq)
+{
+	uint8_t bytes[8];
+	uint64_t tail = 0;
+	size_t length;
+	int r = index_get_state(index, "log-tail", bytes, sizeof(bytes), &length);
+
+	if (r < 0)
+		return r;
+	if (length != sizeof(bytes))
+		return -EBADMSG;
+	for (unsigned i = 0; i < sizeof(bytes); i++)
+		tail |= (uint64_t)bytes[i] << (8 * i);
+	*ret_tail_seq = tail;
+	return 0;
+}
+
 static int apply(struct cache *c, struct index_item **item, size_t n, bool durable)
 {
 	struct index_op op[INDEX_BATCH];
+	uint64_t tail_seq = 0;
 	size_t ops = 0;
+	int r;
 
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		if (item[i]->op.extent.nblocks)
 			op[ops++] = item[i]->op;
+		tail_seq = MAX(tail_seq, item[i]->tail_seq);
+	}
+	if (tail_seq) {
+		r = index_apply(c->conf.index, op, ops, false);
+		if (r == 0)
+			r = index_put_tail(c->conf.index, tail_seq);
+		if (r < 0)
+			return r;
+		ops = 0;
+	}
 	if (!ops && !durable)
 		return 0;
 	return index_apply(c->conf.index, op, ops, durable);

@@ -67,6 +67,7 @@ struct todo {
 	struct list_node writes; /* write_op.link: to be begun (again) */
 };
 
+/* Take the lock and begin an empty @todo. Any thread that does not hold it. */
 void cache_lock(struct cache *c, struct todo *todo);
 /* Drops the lock, then does what @todo holds. */
 void cache_unlock(struct cache *c, struct todo *todo);
@@ -295,6 +296,7 @@ void cache_check_invariants(struct cache *c);
 
 /* ---- segment.c ---- */
 
+/* The file name of @segment: eight hexadecimal digits and ".seg". Pure; any thread. */
 void segment_name(uint32_t segment, char name[32]);
 static inline uint32_t slot_segment(const struct cache *c, uint32_t slot)
 {
@@ -340,7 +342,10 @@ int table_load(struct cache *c, uint32_t segment, struct lio_file *file, uint64_
 
 /* ---- append.c ---- */
 
+/* An appender without a head segment. 0 or -ENOMEM; appender_fini() is safe after either. Start
+ * only. */
 int appender_init(struct appender *a, struct cache *c, enum format_class class, bool probation);
+/* Free what init took, also of a zeroed one; nothing may be in flight. */
 void appender_fini(struct appender *a);
 /* Hand over @op; the appender owns it until appended(). */
 void append_submit(struct appender *a, struct append_op *op, struct todo *todo);
@@ -377,9 +382,13 @@ struct held {
 };
 
 struct read_op;
+/*
+ * Serve a READ of at most PIECE_BYTES; its done() comes exactly once, with no lock held, perhaps
+ * before this returns. No lock held; any thread.
+ */
 void read_submit(struct cache *c, struct blk_req *req);
 /* End with -EINTR what still waits for the far side. Under the lock; finish with
- * read_parts_cancelled(). */
+ * read_cancelled(). */
 void read_cancel(struct cache *c, struct held *held, struct list_node *cancelled);
 /* No lock held. */
 void read_cancelled(struct list_node *cancelled);
@@ -445,9 +454,15 @@ void read_copy(struct read_op *op, const struct fetch *f, uint64_t blk, uint32_t
 /* ---- write.c ---- */
 
 struct write_op;
+/*
+ * Take a WRITE, ZERO or DISCARD (a WRITE of at most PIECE_BYTES, the others in whole blocks); its
+ * done() comes exactly once, with no lock held, perhaps before this returns. No lock held; any
+ * thread.
+ */
 void write_submit(struct cache *c, struct blk_req *req);
 /* Begin, or begin again, what waited for room or for another write's block. No lock. */
 void write_begin_list(struct list_node *writes);
+/* The same for a FLUSH: a barrier, and all before it durable locally. */
 void flush_submit(struct cache *c, struct blk_req *req);
 /* Let throttled writers go on as far as there is room. */
 void write_unthrottle(struct cache *c, struct todo *todo);
@@ -459,21 +474,26 @@ void write_fail_waiting(struct cache *c, int result, struct todo *todo);
 
 /* ---- destage.c ---- */
 
+/* Make it, idle. 0 or -ENOMEM. Start only. */
 int destage_init(struct cache *c);
 /* End its timer; nothing may be under way. Stop only. */
 void destage_halt(struct cache *c);
+/* Free it; safe where init was not called or failed. */
 void destage_fini(struct cache *c);
 /* Something changed: an epoch became durable, a fetch ended, a drain came. */
 void destage_kick(struct cache *c);
-bool destage_idle(const struct cache *c);
+/* An epoch is being read, sent or marked. Under the lock. */
 bool destage_active(const struct cache *c);
-uint64_t destage_sent_slots(const struct cache *c);
+/* Payload of the epoch under way that the target has answered but not made durable yet. */
+uint64_t destage_sent_bytes(const struct cache *c);
 
 /* ---- janitor.c ---- */
 
+/* Make it, idle. 0 or -ENOMEM. Start only. */
 int janitor_init(struct cache *c);
 /* End its timer; nothing may be under way. Stop only. */
 void janitor_halt(struct cache *c);
+/* Free it; safe where init was not called or failed. */
 void janitor_fini(struct cache *c);
 void janitor_kick(struct cache *c);
 /* It waits for copies of hot blocks to reach the clean store. */
@@ -493,6 +513,7 @@ struct index_item {
 	struct index_op op;
 	uint32_t *crc; /* owned; op.extent.crc */
 	bool durable;
+	uint64_t tail_seq; /* the log is about to be reclaimed up to here; 0: not */
 	void (*applied)(struct cache *c, void *ctx, int result); /* no lock held */
 	void *ctx;
 };
@@ -502,10 +523,17 @@ void indexq_zero(struct cache *c, uint64_t blk, uint64_t n);
 void indexq_delete(struct cache *c, uint64_t blk, uint64_t n);
 /* Forget all of it: for deletions whose extent nobody knows. */
 void indexq_wipe(struct cache *c);
-/* applied() once everything queued before is durable. False: no memory, ask again later. */
-bool indexq_barrier(struct cache *c, void (*applied)(struct cache *c, void *ctx, int result),
-		    void *ctx);
+/*
+ * applied() once everything queued before is durable, and that the log will be reclaimed up to
+ * @tail_seq (0: nothing of it). False: no memory, ask again later.
+ */
+bool indexq_barrier(struct cache *c, uint64_t tail_seq,
+		    void (*applied)(struct cache *c, void *ctx, int result), void *ctx);
 void indexq_run(struct task *t);
+/* How far the log was reclaimed, as the index knows it. 0; -ENOENT: it does not; else -errno.
+ * Serial, as all index calls. */
+int index_put_tail(struct index_store *index, uint64_t tail_seq);
+int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq);
 
 /* ---- recover.c ---- */
 

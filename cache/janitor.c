@@ -547,7 +547,8 @@ static bool step_waiting(struct cache *c, struct todo *todo)
 
 	if (!j->barrier_done) {
 		if (!j->barrier_out) {
-			j->barrier_out = indexq_barrier(c, barrier_applied, NULL);
+			j->barrier_out = indexq_barrier(c, s->class == FORMAT_LOG ? s->last_seq : 0,
+							barrier_applied, NULL);
 			if (j->barrier_out)
 				cache_get(c);
 			else

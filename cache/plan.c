@@ -236,11 +236,10 @@ static int add_command(struct plan *p, uint8_t kind, uint64_t blk, uint64_t n, s
 	return 0;
 }
 
-static int zero_commands(struct plan *p, const struct plan_limits *l, uint8_t kind, uint64_t blk,
-			 uint64_t end)
+static int zero_commands(struct plan *p, uint64_t most, uint8_t kind, uint64_t blk, uint64_t end)
 {
 	while (blk < end) {
-		uint64_t n = MIN(end - blk, l->zero_blocks);
+		uint64_t n = MIN(end - blk, most);
 
 		if (add_command(p, kind, blk, n, 0) < 0)
 			return -ENOMEM;
@@ -253,18 +252,21 @@ static int zero_commands(struct plan *p, const struct plan_limits *l, uint8_t ki
 static int range_commands(struct plan *p, const struct plan_limits *l, uint8_t kind, uint64_t blk,
 			  uint64_t end)
 {
-	uint64_t from = end, to = end;
+	uint64_t from = end, to = end, most = 0;
 
-	if (kind == FORMAT_DISCARD && l->discard_align) {
+	/* Each piece of a discard has to be aligned, not only the whole. */
+	if (kind == FORMAT_DISCARD && l->discard_align)
+		most = round_down(l->zero_blocks, l->discard_align);
+	if (most) {
 		from = round_up(blk, l->discard_align);
-		to = round_down(end, l->discard_align);
+		to = round_down(MIN(end, l->whole_blocks), l->discard_align);
 		if (from >= to)
 			from = to = end;
 	}
-	if (zero_commands(p, l, FORMAT_ZERO, blk, from) < 0 ||
-	    zero_commands(p, l, FORMAT_DISCARD, from, to) < 0)
+	if (zero_commands(p, l->zero_blocks, FORMAT_ZERO, blk, from) < 0 ||
+	    zero_commands(p, most, FORMAT_DISCARD, from, to) < 0)
 		return -ENOMEM;
-	return zero_commands(p, l, FORMAT_ZERO, to, end);
+	return zero_commands(p, l->zero_blocks, FORMAT_ZERO, to, end);
 }
 
 static int write_commands(struct plan *p, const struct plan_limits *l)
@@ -361,6 +363,7 @@ int plan_build(struct plan *p, struct cache *c, uint64_t first_seq, uint64_t las
 	struct plan_limits limits = {
 		.write_blocks = MAX(MIN(info->max_write_bytes, PIECE_BYTES) / BLK, 1u),
 		.zero_blocks = 1ull << 18,
+		.whole_blocks = info->size_bytes / BLK,
 	};
 
 	if (info->max_discard_bytes >= BLK)

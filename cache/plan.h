@@ -53,6 +53,7 @@ struct plan_limits {
 	uint64_t write_blocks;  /* longest WRITE, in blocks, >= 1 */
 	uint64_t zero_blocks;   /* longest ZERO or DISCARD */
 	uint64_t discard_align; /* in blocks, power of two; 0: discards become zeroes */
+	uint64_t whole_blocks;  /* of the volume: a last block that is not whole is not discarded */
 };
 
 /*

@@ -89,22 +89,39 @@ static int rebuild(struct recovery *rec)
 	return 0;
 }
 
+/* The index is whole if it knows of every reclaimed segment: else it may have lost deletions. */
+static bool index_trusted(struct recovery *rec)
+{
+	struct cache *c = rec->c;
+	uint64_t tail;
+	int r;
+
+	if (c->conf.index->fresh)
+		return false;
+	r = index_get_tail(c->conf.index, &tail);
+	if (r == 0 && rec->tail <= tail + 1)
+		return true;
+	if (r != -ENOENT)
+		log_warning("cache: the index is older than the log: made anew");
+	return false;
+}
+
 static int load_index(struct recovery *rec)
 {
 	struct cache *c = rec->c;
-	int r = 0;
+	int r;
 
-	if (!c->conf.index->fresh) {
+	if (index_trusted(rec)) {
 		r = index_load(c->conf.index, each_extent, rec);
 		if (r == 0 || r == -ENOMEM)
 			return r;
 		log_warning("cache: the index cannot be read (%s): made anew", strerror(-r));
 		cache_map_fill(c, 0, c->nblocks, MAP_ENTRY_NONE);
-		r = index_wipe(c->conf.index);
-		if (r < 0)
-			return r;
 	}
-	return rebuild(rec);
+	r = c->conf.index->fresh ? 0 : index_wipe(c->conf.index);
+	if (r == 0)
+		r = index_put_tail(c->conf.index, rec->tail - 1);
+	return r < 0 ? r : rebuild(rec);
 }
 
 static void lost_record(struct cache *c, const struct format_record *r, uint64_t destaged)

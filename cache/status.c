@@ -55,6 +55,7 @@ void cache_status(struct blk_dev *dev, struct cache_status *ret)
 		.cached_bytes = MIN(c->map.data_blocks * BLK, c->inner_info.size_bytes),
 		.dirty_bytes = c->dirty_slots * BLK,
 		.max_dirty_bytes = c->wb_conf.max_dirty_bytes,
+		.sent_bytes = MIN(destage_sent_bytes(c), c->dirty_slots * BLK),
 		.epochs_pending = c->nepochs + (c->open.records > 0),
 		.oldest_dirty_ns = CACHE_UNKNOWN,
 		.drain_eta_ns = CACHE_UNKNOWN,
@@ -73,7 +74,7 @@ void cache_status(struct blk_dev *dev, struct cache_status *ret)
 		oldest = &c->open;
 	if (oldest) {
 		ret->oldest_dirty_ns = now - oldest->since_ns;
-		eta = writeback_eta_ns(&c->wb, c->dirty_slots * BLK, now);
+		eta = writeback_eta_ns(&c->wb, ret->dirty_bytes - ret->sent_bytes, now);
 		if (eta != UINT64_MAX)
 			ret->drain_eta_ns = eta;
 	}
@@ -205,7 +206,7 @@ static void check_segments(const struct cache *c)
 		const struct segment *s = &c->seg[i];
 
 		assert(segment_in_use(s) || (s->live == 0 && s->pins == 0));
-		assert(s->file || s->state == SEG_ABSENT || s->state == SEG_PREPARING);
+		assert(s->state == SEG_ABSENT || s->state == SEG_PREPARING || s->file);
 		assert(s->state != SEG_EVICTING || segment_is_clean(c, s));
 		if (s->state == SEG_READY && s->class == FORMAT_LOG)
 			ready_log++;

@@ -34,7 +34,7 @@ static void print_found(void *ctx, const struct iscsi_found *f)
 		return;
 	}
 	if (!f->size_bytes) {
-		printf("  LUN %-5d %s\n", f->lun, f->error ? f->error : "unknown size");
+		printf("  %s\n", f->error ? f->error : "a LUN of unknown size");
 		return;
 	}
 	l->volumes++;

@@ -233,6 +233,10 @@ static void set_drain(json_t *o, struct daemon *d, uint64_t left)
 	cache_status(d->stack.cache, &st);
 	json_object_set_new(o, "bytes_left",
 			    json_integer((json_int_t)(left == UINT64_MAX ? st.dirty_bytes : left)));
+	/* What still has to cross the line; the rest of what is left only waits for a SYNC. */
+	if (left == UINT64_MAX)
+		json_object_set_new(o, "bytes_to_send",
+				    json_integer((json_int_t)(st.dirty_bytes - st.sent_bytes)));
 	json_object_set_new(o, "bytes_per_second", json_integer((json_int_t)st.drain_bytes_per_s));
 	json_object_set_new(o, "eta_seconds",
 			    st.drain_eta_ns == CACHE_UNKNOWN

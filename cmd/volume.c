@@ -178,11 +178,18 @@ uint64_t volume_deadline(bool given, uint64_t timeout_ns)
 void volume_show_drain(const json_t *progress, char *text, size_t size)
 {
 	uint64_t left = volume_bytes(progress, "bytes_left");
+	uint64_t to_send = volume_bytes(progress, "bytes_to_send");
 	uint64_t rate = volume_bytes(progress, "bytes_per_second");
 	json_t *eta = json_object_get(progress, "eta_seconds");
 	char a[16], b[16], c[24];
 	int n;
 
+	if (to_send == 0 && left && left != UINT64_MAX) {
+		snprintf(text, size, "%s sent, waiting for the target to make it durable",
+			 format_size(left, a));
+		return;
+	}
+	left = MIN(left, to_send);
 	n = snprintf(text, size, "%s left", left == UINT64_MAX ? "?" : format_size(left, a));
 	if (n > 0 && (size_t)n < size && rate != UINT64_MAX && rate)
 		n += snprintf(text + n, size - (size_t)n, ", %s/s", format_size(rate, b));

@@ -169,6 +169,7 @@ struct iscsi_pool {
 
 /* iscsi_io.c: requests and commands. All with pool->lock held unless said otherwise. */
 
+/* An empty list. Any thread. */
 void iscsi_ended_init(struct iscsi_ended *ended);
 /* Without the lock: complete the requests. */
 void iscsi_ended_complete(struct iscsi_ended *ended);

@@ -1,6 +1,7 @@
 # Tests of cache/
-CACHE_TESTS = tests/cache/identity-test tests/cache/index-test tests/cache/lio-test \
-	tests/cache/model-test tests/cache/recorder-test tests/cache/sim-test
+CACHE_TESTS = tests/cache/format-test tests/cache/identity-test tests/cache/index-test \
+	tests/cache/lio-test tests/cache/map-test tests/cache/model-test tests/cache/plan-test \
+	tests/cache/recorder-test tests/cache/sim-test
 check_PROGRAMS += $(CACHE_TESTS)
 TESTS += $(CACHE_TESTS)
 
@@ -27,3 +28,20 @@ tests_cache_sim_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_model_test_SOURCES = tests/cache/model-test.c tests/cache/model.c tests/cache/model.h
 tests_cache_model_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_model_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_format_test_SOURCES = tests/cache/format-test.c
+tests_cache_format_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_format_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_map_test_SOURCES = tests/cache/map-test.c
+tests_cache_map_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_map_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_plan_test_SOURCES = tests/cache/plan-test.c
+tests_cache_plan_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_plan_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+# The real program's directories: read by a second reader, and cut by a power failure.
+dist_check_SCRIPTS += tests/cache/format-oracle.sh
+TESTS += tests/cache/format-oracle.sh
+EXTRA_DIST += tests/cache/reader.py tests/cache/scribble.py tests/cache/spoil.py

@@ -1,8 +1,13 @@
 # Tests of the whole on real parts: a private tgtd, namespaces with an emulated line, FUSE, loop, fio.
 INTEGRATION_TESTS = \
+	tests/integration/cold-read.sh \
+	tests/integration/consumers.sh \
+	tests/integration/ext4-loop.sh \
 	tests/integration/iscsi-auth.sh \
 	tests/integration/iscsi-basic.sh \
-	tests/integration/kill9.sh
+	tests/integration/iscsi-outage.sh \
+	tests/integration/kill9.sh \
+	tests/integration/small-cache.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
 TESTS += $(INTEGRATION_TESTS)
 EXTRA_DIST += tests/integration/acked.py

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What runs ahead of a reader over a long line brings the right bytes, whatever way the reader goes;
+# and what was read once is not asked for again, not even by the next mount. Nothing here measures speed.
+
+# shellcheck source=tests/lib/functions.sh
+. "$(dirname "$0")/../lib/functions.sh"
+require_root
+require tgtd python3 /dev/fuse
+
+IQN=iqn.2024-01.test:$NB_ID
+MNT=$T/mnt
+IMG=$MNT/disk.img
+
+# read_like PATTERN SEED: compares disk.img with the reference on the way, O_DIRECT or not.
+read_like() {
+	python3 - "$IMG" "$T/disk" "$@" <<-'END'
+		import mmap, os, random, sys
+		image, reference, pattern, seed = sys.argv[1:]
+		rng = random.Random(int(seed))
+		fd = os.open(image, os.O_RDONLY | (os.O_DIRECT if pattern != "streams" else 0))
+		want = open(reference, "rb").read()
+		size = len(want)
+		def check(offset, length):
+		    memory = mmap.mmap(-1, length)
+		    got = os.preadv(fd, [memory], offset)
+		    if memory[:got] != want[offset:offset + length] or got != min(length, size - offset):
+		        sys.exit("%s: wrong bytes at %d+%d" % (pattern, offset, length))
+		if pattern == "streams":
+		    at = [rng.randrange(0, size // 4096) * 4096 for _ in range(5)]
+		    for _ in range(600):
+		        n = rng.randrange(5)
+		        length = rng.choice((4096, 65536, 100000))
+		        check(at[n], min(length, size - at[n]))
+		        at[n] = (at[n] + length) % (size - 1)
+		elif pattern == "backwards":
+		    for offset in range(size - (256 << 10), size - (12 << 20), -(256 << 10)):
+		        check(offset, 256 << 10)
+		elif pattern == "jumps":
+		    for _ in range(60):
+		        check(rng.randrange(0, size // 4096) * 4096, 4096 * rng.randint(1, 40))
+	END
+}
+
+target_read() {
+	status_key "$MNT" target_read_bytes
+}
+
+# For wait_for: nothing is being fetched ahead any more.
+is_quiet() {
+	local before
+
+	before=$(target_read)
+	sleep 0.3
+	[ "$(target_read)" = "$before" ]
+}
+
+again() {
+	local before
+
+	wait_for 20 is_quiet
+	before=$(target_read)
+	cmp "$IMG" "$T/disk"
+	drop_page_cache
+	cmp "$IMG" "$T/disk"
+	dd if="$IMG" of=/dev/null bs=1M iflag=direct status=none
+	assert_eq "$(target_read)" "$before" "read from the target after what was cached already"
+}
+
+random_file "$T/disk" 48M 5
+truncate -s $((48 * 1024 * 1024 - 1536)) "$T/disk"
+ns_pair
+wan_start 40ms 200M
+tgtd_start "$NS_B"
+tgtd_lun one "$IQN" 1 "$T/disk"
+mount_nb --log "$T/nearblk.log" --cache-size 160M "iscsi://$TGTD_PORTAL/$IQN/1" "$MNT"
+read_like jumps 1
+read_like streams 2
+read_like backwards 3
+nb drop "$MNT"
+drop_page_cache "$IMG"
+cmp "$IMG" "$T/disk" || fail "reads wrong from one end to the other"
+assert_between 48000000 "$(status_key "$MNT" cached_bytes)" 50331648 "cached bytes"
+again
+umount_nb "$MNT"
+mount_nb --log "$T/nearblk.log" "iscsi://$TGTD_PORTAL/$IQN/1" "$MNT"
+again
+umount_nb "$MNT"
