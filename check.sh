@@ -201,7 +201,7 @@ stage_sanitize-thread() {
 		*-test) threaded+=("$test") ;;
 		esac
 	done
-	TSAN_OPTIONS="suppressions=$SRC/tests/lib/tsan.supp" MODEL_RUNS=2 NEARBLK_NO_URING=1 \
+	TSAN_OPTIONS="suppressions=$SRC/tests/lib/tsan.supp" MODEL_RUNS=1 NEARBLK_NO_URING=1 \
 		WRAP=$(fixed_addresses) \
 		run_tests sanitize-thread "$TOP/tsan" "$JOBS" "${threaded[@]}"
 }
