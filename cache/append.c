@@ -98,6 +98,7 @@ static bool open_head(struct appender *a, bool control)
 	s->order = c->next_order++;
 	s->first_seq = c->next_seq;
 	s->last_seq = 0;
+	s->last_data_seq = 0;
 	s->end_slot = 1;
 	a->next_slot = 1;
 	janitor_kick(c);
@@ -402,6 +403,7 @@ static void batch_applied(struct appender *a, struct todo *todo)
 		struct append_op *op = list_entry(n, struct append_op, link);
 
 		if (a->class == FORMAT_LOG && format_is_data(&op->record)) {
+			s->last_data_seq = op->record.seq;
 			epoch_add(c, &op->record, format_payload(&op->record) + header);
 			header = false;
 		}

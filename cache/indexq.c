@@ -33,9 +33,11 @@ static struct index_item *item_new(struct cache *c, enum index_op_kind kind, uin
 	struct index_item *item = calloc(1, sizeof(*item));
 
 	if (!item) {
-		/* A lost put costs time; a lost deletion must not go unnoticed. */
-		if (kind == INDEX_DELETE)
-			c->index_failed = true;
+		/*
+		 * A change that is lost leaves what it replaced: old bytes. The wipe comes with the
+		 * next run of the queue, at the latest before anything is reused.
+		 */
+		c->index_failed = true;
 		return NULL;
 	}
 	item->op.kind = kind;
@@ -53,6 +55,7 @@ void indexq_put(struct cache *c, uint64_t blk, uint32_t n, uint32_t slot, const 
 		return;
 	item->crc = malloc(n * sizeof(*crc));
 	if (!item->crc) {
+		c->index_failed = true;
 		free(item);
 		return;
 	}

@@ -108,6 +108,7 @@ struct segment {
 	bool poisoned;  /* a write or fdatasync failed: nothing more is appended */
 	uint64_t incarnation;
 	uint64_t first_seq, last_seq; /* log: of its records; last_seq < first_seq: none */
+	uint64_t last_data_seq;       /* log: of its newest record that changes blocks; 0: none */
 	uint64_t order;               /* of becoming a head: age */
 	uint32_t end_slot;            /* first slot behind the last batch */
 	uint32_t live;                /* map entries that point here */
@@ -203,6 +204,7 @@ struct cache {
 	bool started;     /* guarded by lock, like all below */
 	bool stopping;
 	bool abandoned;
+	bool was_clean;     /* the directory had nothing unsent when it was opened */
 	bool log_failed;    /* nothing can be appended or made durable any more: writes are EIO */
 	bool damaged;       /* dirty data was lost: destage stands before its epoch */
 	unsigned in_flight; /* requests from above not yet completed, and internal work under way */

@@ -255,7 +255,7 @@ static void bad_block(struct read_op *op, uint64_t blk, uint32_t slot)
 	entry = map_get(&c->map, blk);
 	if (map_entry_state(entry) == MAP_DATA && map_entry_slot(entry) == slot) {
 		mine = true;
-		dirty = !segment_is_clean(c, s);
+		dirty = s->class == FORMAT_LOG && s->last_data_seq > c->destaged_seq;
 		cache_map_set(c, blk, dirty ? MAP_ENTRY_BAD : MAP_ENTRY_NONE);
 		if (dirty)
 			cache_note_damage(c, blk, 1, true);

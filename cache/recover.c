@@ -215,6 +215,8 @@ static void sort_segments(struct recovery *rec)
 		if (s->last_seq == 0)
 			s->first_seq = f->record.seq;
 		s->last_seq = f->record.seq;
+		if (format_is_data(&f->record))
+			s->last_data_seq = f->record.seq;
 	}
 	for (uint32_t i = 0; i < c->nsegs; i++) {
 		struct segment *s = &c->seg[i];
@@ -329,7 +331,7 @@ static int open_log(struct recovery *rec, struct err *err)
 
 int cache_recover(struct cache *c, struct err *err)
 {
-	struct recovery rec = { .c = c };
+	struct recovery rec = { .c = c, .was_clean = c->was_clean };
 	int r;
 
 	r = scan_directory(&rec, err);

@@ -41,6 +41,28 @@ static int each_name(void *ctx, const char *name)
 	return 0;
 }
 
+static bool ours(const struct cache *c, const uint8_t uuid[FORMAT_UUID_BYTES])
+{
+	return memcmp(uuid, c->conf.identity->cache_uuid, FORMAT_UUID_BYTES) == 0;
+}
+
+/* The header is lost: a whole footer says the same. */
+static void adopt_footer(struct recovery *rec, uint32_t i, uint8_t *slot)
+{
+	struct cache *c = rec->c;
+	struct segment *s = &c->seg[i];
+	struct format_trailer t;
+
+	if (lio_read_sync(c->lio, s->file, slot, FORMAT_SLOT_BYTES,
+			  (uint64_t)(c->seg_slots - 1) * FORMAT_SLOT_BYTES) < 0 ||
+	    format_trailer_decode(slot, &t) < 0 || t.segment != i || !ours(c, t.uuid))
+		return;
+	s->state = SEG_SEALED;
+	s->class = t.class;
+	s->incarnation = t.incarnation;
+	rec->incarnation = MAX(rec->incarnation, t.incarnation);
+}
+
 static int open_segment(struct recovery *rec, uint32_t i)
 {
 	struct cache *c = rec->c;
@@ -61,15 +83,18 @@ static int open_segment(struct recovery *rec, uint32_t i)
 	c->files++;
 	s->state = SEG_FREE;
 	r = lio_read_sync(c->lio, s->file, slot, FORMAT_SLOT_BYTES, 0);
-	if (r == -ENODATA || r == -EIO)
-		return 0;
-	if (r < 0)
+	if (r < 0 && r != -ENODATA && r != -EIO)
 		return r;
-	r = format_segment_decode(slot, &head);
+	if (r == 0)
+		r = format_segment_decode(slot, &head);
 	if (r == -EPROTONOSUPPORT)
 		return r;
-	if (r < 0 || head.segment != i || head.segment_bytes != c->seg_slots * FORMAT_SLOT_BYTES ||
-	    memcmp(head.uuid, c->conf.identity->cache_uuid, sizeof(head.uuid)) != 0)
+	if (r < 0) {
+		adopt_footer(rec, i, slot);
+		return 0;
+	}
+	if (head.segment != i || head.segment_bytes != c->seg_slots * FORMAT_SLOT_BYTES ||
+	    !ours(c, head.uuid))
 		return 0;
 	s->state = SEG_SEALED;
 	s->class = head.class;
@@ -121,9 +146,13 @@ static int by_seq(const void *a, const void *b)
 
 	if (x->record.seq != y->record.seq)
 		return x->record.seq < y->record.seq ? -1 : 1;
-	/* The same number twice: an append that failed and was repeated elsewhere. What is there
-	 * wins. */
-	return (x->crc == NULL) - (y->crc == NULL);
+	/*
+	 * The same number twice: an append that failed was repeated in a segment begun later. What
+	 * is there wins over what is only named, the repetition over the attempt.
+	 */
+	if (!x->crc != !y->crc)
+		return x->crc ? -1 : 1;
+	return x->incarnation > y->incarnation ? -1 : x->incarnation < y->incarnation;
 }
 
 static void add_found(struct recovery *rec, uint32_t i, const struct seg_table *t, bool named)
@@ -136,7 +165,9 @@ static void add_found(struct recovery *rec, uint32_t i, const struct seg_table *
 		const struct format_record *r = &t->record[k];
 		struct found *f = &rec->found[rec->nfound];
 
-		*f = (struct found){ .record = *r, .segment = i };
+		*f = (struct found){ .record = *r,
+				     .segment = i,
+				     .incarnation = c->seg[i].incarnation };
 		rec->max_seen = MAX(rec->max_seen, r->seq);
 		if (!named) {
 			f->crc = t->crc ? t->crc + at : &none;
@@ -305,9 +336,15 @@ int scan_directory(struct recovery *rec, struct err *err)
 		r = load_log(rec, err);
 	if (r < 0)
 		return r;
-	rec->limit = MAX(rec->durable, rec->destaged);
+	rec->limit = rec->durable;
 	if (c->lio->same_boot)
 		rec->limit = MAX(rec->limit, atomic_load(lio_word(c->lio, 0)));
+	/* Stopped with nothing unsent: what is missing now is at the target, whatever it was. */
+	if (rec->was_clean) {
+		rec->destaged = MAX(rec->destaged, rec->limit);
+		rec->destaged = MAX(rec->destaged, rec->max_seen);
+	}
+	rec->limit = MAX(rec->limit, rec->destaged);
 	return find_end(rec, err);
 }
 

@@ -12,13 +12,15 @@
 struct found {
 	struct format_record record;
 	uint32_t segment;
-	const uint32_t *crc; /* into the segment's table; NULL for a record that is only named */
-	bool lost;           /* named but not there, or its payload is damaged */
-	bool void_;          /* cut off by an earlier recovery, or by this one */
+	uint64_t incarnation; /* of the segment */
+	const uint32_t *crc;  /* into the segment's table; NULL for a record that is only named */
+	bool lost;            /* named but not there, or its payload is damaged */
+	bool void_;           /* cut off by an earlier recovery, or by this one */
 };
 
 struct recovery {
 	struct cache *c;
+	bool was_clean;          /* the identity record said so when the directory was opened */
 	struct seg_table *table; /* per segment */
 	struct table_info *info;
 	struct found *found;

@@ -157,6 +157,7 @@ int cache_verify(struct lio *lio, const struct cache_identity *id,
 		return err_set(err, -ENOMEM, "out of memory");
 	}
 	v.rec.c = v.c;
+	v.rec.was_clean = id->clean;
 	r = scan_directory(&v.rec, err);
 	if (r == 0) {
 		r = verify_log(&v);

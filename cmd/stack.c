@@ -56,7 +56,8 @@ int stack_prepare_dir(const char *dir, struct err *err)
 	while ((e = readdir(d))) {
 		if (strncmp(e->d_name, "identity.", 9) == 0 || strcmp(e->d_name, "lock") == 0) {
 			known = true;
-		} else if (e->d_name[0] != '.' && strcmp(e->d_name, "log") != 0 && !foreign) {
+		} else if (e->d_name[0] != '.' && strcmp(e->d_name, "log") != 0 &&
+			   strcmp(e->d_name, "run") != 0 && !foreign) {
 			foreign = true;
 			snprintf(name, sizeof(name), "%s", e->d_name);
 		}
