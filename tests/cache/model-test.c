@@ -13,23 +13,11 @@
 #include "core/parse.h"
 #include "tests/cache/model.h"
 
-<<<<<<< HEAD
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/lsan_interface.h>
 #else
-#define __lsan_disable()
+#define __lsan_disable() (void)0
 #endif
-=======
-/*
- * A simulated kill leaves behind what the killed process had allocated: that is no leak of ours.
- * The tests that stop cleanly look for leaks.
- */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-	return "detect_leaks=0";
-}
->>>>>>> main
 
 static uint64_t env_u64(const char *name, uint64_t fallback)
 {
