@@ -28,9 +28,9 @@ nb_user() {
 	as_user "$T/nearblk" "$@"
 }
 
-# mount_user [OPTION...]
+# mount_user DIR [OPTION...]
 mount_user() {
-	nb_user mount --log "$T/home/log" --cache-size 64M "$@" "iscsi://$TGTD_PORTAL/$IQN/1" "$MNT"
+	nb_user mount --log "$T/home/log" --cache-size 64M "${@:2}" "iscsi://$TGTD_PORTAL/$IQN/1" "$1"
 }
 
 put() {
@@ -40,7 +40,7 @@ put() {
 }
 
 test_whole_life() {
-	mount_user
+	mount_user "$MNT"
 	assert_eq "$(as_user stat -c '%u:%g %a' "$IMG")" "$USER_ID:$USER_ID 600" "owner and mode of disk.img"
 	as_user cmp "$IMG" "$T/disk"
 	put 2
@@ -66,8 +66,9 @@ test_places() {
 test_busy_and_dead() {
 	local pid holder job
 
-	mount_user
+	mount_user "$MNT"
 	pid=$(nb_user status --json "$MNT" | python3 "$NB_LIB/json_key.py" pid)
+	# shellcheck disable=SC2016 # the inner shell expands it
 	{ as_user sh -c 'echo $$ >"$1"; exec sleep 1000 <"$0"' "$IMG" "$T/home/holder" || :; } 2>/dev/null &
 	job=$!
 	wait_for 5 holder_is_in
@@ -79,7 +80,7 @@ test_busy_and_dead() {
 	kill -9 "$pid"
 	wait_for 5 pid_gone "$pid"
 	assert_fails any 'not connected' as_user ls "$MNT"
-	mount_user
+	mount_user "$MNT"
 	as_user cmp -n 2M "$IMG" "$T/new" || fail "kill -9 lost data"
 	as_user fusermount3 -u "$MNT"
 	pid=$(nb_user status --json | python3 "$NB_LIB/json_key.py" 0.pid 2>/dev/null || echo null)
@@ -100,11 +101,11 @@ arrived() {
 test_refusals() {
 	mkdir -m 755 "$T/roots"
 	assert_fails 1 '(not owned|no write access|Permission denied|directory of your own)' \
-		nb_user mount --cache-dir "$T/home/other" "iscsi://$TGTD_PORTAL/$IQN/1" "$T/roots"
-	assert_fails 1 'user_allow_other.*/etc/fuse.conf' mount_user --allow-other
+		mount_user "$T/roots" --cache-dir "$T/home/other"
+	assert_fails 1 'user_allow_other.*/etc/fuse.conf' mount_user "$MNT" --allow-other
 	assert_fails 1 'no nearblk volume' nb_user umount "$MNT"
 	chmod 600 /dev/fuse
-	assert_fails 1 '/dev/fuse|cannot use FUSE|[Pp]ermission' mount_user
+	assert_fails 1 '/dev/fuse|cannot use FUSE|[Pp]ermission' mount_user "$MNT"
 	chmod 666 /dev/fuse
 }
 
