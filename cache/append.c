@@ -283,13 +283,16 @@ static void send_batch(struct appender *a, struct todo *todo)
 	list_add_tail(&todo->local, &a->lop.link);
 }
 
-static void fail_pending(struct appender *a, int result, struct todo *todo)
+void append_fail(struct appender *a, int result, struct todo *todo)
 {
 	struct list_node *n;
 
 	while ((n = list_pop(&a->pending))) {
 		struct append_op *op = list_entry(n, struct append_op, link);
 
+		/* A number that was given and never written: nothing may come behind the gap. */
+		if (a->class == FORMAT_LOG && op->numbered)
+			a->cache->log_failed = true;
 		op->appended(a->cache, op, result, todo);
 	}
 	a->pending_blocks = 0;
@@ -302,7 +305,7 @@ void append_kick(struct appender *a, struct todo *todo)
 
 	while (!a->busy && (op = list_first(&a->pending, struct append_op, link))) {
 		if (a->class == FORMAT_LOG && c->log_failed) {
-			fail_pending(a, -EIO, todo);
+			append_fail(a, -EIO, todo);
 			return;
 		}
 		if (a->head >= 0 && !fits(c, a, 1, format_payload(&op->record)))
@@ -310,14 +313,19 @@ void append_kick(struct appender *a, struct todo *todo)
 		if (a->head < 0 && !open_head(a, op->control)) {
 			/*
 			 * The clean store never makes anyone wait: what finds no room is not kept;
-			 * and the janitor, which makes room, must not wait for itself.
+			 * and the janitor, which makes room, must not wait for itself. While
+			 * stopping nobody makes room.
 			 */
-			if (a->class == FORMAT_CLEAN &&
-			    (a->pending_blocks > PIECE_BLOCKS * 16 || janitor_copying(c)))
-				fail_pending(a, -ENOSPC, todo);
+			if (c->stopping)
+				append_fail(a, -ESHUTDOWN, todo);
+			else if (a->class == FORMAT_CLEAN &&
+				 (a->pending_blocks > PIECE_BLOCKS * 16 || janitor_copying(c)))
+				append_fail(a, -ENOSPC, todo);
 			return;
 		}
 		if (!op->control && !reserve_left(a, 1)) {
+			if (c->stopping)
+				append_fail(a, -ESHUTDOWN, todo);
 			janitor_kick(c);
 			return;
 		}
@@ -365,11 +373,11 @@ static void batch_failed(struct appender *a, int result, struct todo *todo)
 	list_splice_tail(&retry, &a->pending);
 	list_splice_tail(&a->pending, &retry);
 	if (a->class == FORMAT_CLEAN) {
-		fail_pending(a, result, todo);
+		append_fail(a, result, todo);
 		a->failures = 0;
 	} else if (a->failures >= APPEND_TRIES) {
 		c->log_failed = true;
-		fail_pending(a, -EIO, todo);
+		append_fail(a, -EIO, todo);
 	}
 }
 

@@ -353,6 +353,8 @@ void appender_fini(struct appender *a);
 void append_submit(struct appender *a, struct append_op *op, struct todo *todo);
 /* Go on if possible: called when a segment became ready. */
 void append_kick(struct appender *a, struct todo *todo);
+/* End all that waits with @result; what is in flight is not touched. */
+void append_fail(struct appender *a, int result, struct todo *todo);
 /* Seal the head if there is one: no more appends into it. */
 void append_seal(struct appender *a, struct todo *todo);
 /* Call w->synced once all up to w->seq is durable; starts an fdatasync if none is under way. */

@@ -22,6 +22,7 @@
 #include "core/clock.h"
 #include "core/hash.h"
 #include "core/log.h"
+#include "core/range.h"
 #include "transport/iscsi_impl.h"
 
 /* One attempt to log in and learn the LUN. */
@@ -161,7 +162,9 @@ static int establish(struct iscsi_session *s, struct err *err)
 		s->rtt_ns = lun.rtt_ns;
 		s->one_trip_bytes =
 			iscsi_negotiated_one_trip(&s->conn.negotiated, lun.sector_bytes);
-		s->max_burst_bytes = s->conn.negotiated.max_burst;
+		/* Whatever the target answered: a command is whole sectors. */
+		s->max_burst_bytes = MAX(round_down(s->conn.negotiated.max_burst, lun.sector_bytes),
+					 lun.sector_bytes);
 		iscsi_window_init(&s->reads);
 		iscsi_window_init(&s->writes);
 		iscsi_fence_login(pool, s, s->conn.negotiated.portal_group);
@@ -322,6 +325,11 @@ int iscsi_session_chores(struct iscsi_session *s)
 	pthread_mutex_lock(&pool->lock);
 	chores = s->chores;
 	pthread_mutex_unlock(&pool->lock);
+	/*
+	 * Attentions queue up: the commands below may swallow a power on or reset (29h) that stands
+	 * behind the one that brought us here.
+	 */
+	atomic_fetch_add(&pool->generation, 1);
 	if (chores & ISCSI_CHORE_RESET) {
 		reset = iscsi_conn_lun_reset(&s->conn, deadline);
 		r = reset == -EIO || reset == -EOPNOTSUPP ? 0 : reset;
@@ -344,6 +352,7 @@ int iscsi_session_chores(struct iscsi_session *s)
 		pthread_cond_broadcast(&pool->changed);
 	}
 	pthread_mutex_unlock(&pool->lock);
+	atomic_fetch_add(&pool->generation, 1);
 	iscsi_ended_complete(&ended);
 	if (r < 0 && *err.text)
 		snprintf(s->conn.reason, sizeof(s->conn.reason), "%.300s", err.text);
