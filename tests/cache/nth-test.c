@@ -29,6 +29,7 @@ struct fault {
 	unsigned mask;
 	int error;
 	bool always;
+	bool late; /* not in the first life, but when what it left is opened, and after */
 };
 
 static void set_fault(struct rig *rig, const struct fault *f, uint64_t nth)
@@ -94,6 +95,39 @@ static void life(struct rig *rig)
 	try(rig, BLK_READ, SIZE - RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
 }
 
+/* What a second process does with what a killed one left. */
+static void short_life(struct rig *rig)
+{
+	try(rig, BLK_WRITE, 7 * RIG_BLK, 2 * RIG_BLK, 0);
+	try(rig, BLK_WRITE, 33 * RIG_BLK + 1000, 5000, 0);
+	try(rig, BLK_READ, 2 * RIG_BLK + 5, RIG_MAX_BYTES, 0);
+	try(rig, BLK_FLUSH, 0, 0, 0);
+	rig_drain(rig, PATIENCE_NS);
+	try(rig, BLK_READ, 0, RIG_MAX_BYTES, 0);
+}
+
+/* Leaves dirty data of several epochs, some of it superseded, and clean data. */
+static void leave_some(struct rig *rig, enum ending ending)
+{
+	if (rig_open(rig) < 0)
+		sim_die(rig->sim, "%s", rig->err.text);
+	simfar_hold(rig->far, 1u << BLK_WRITE | 1u << BLK_ZERO | 1u << BLK_DISCARD);
+	rig_do(rig, BLK_READ, SIZE / 2, RIG_MAX_BYTES, 0);
+	for (uint64_t i = 0; i < 6; i++) {
+		rig_do(rig, BLK_WRITE, i * RIG_MAX_BYTES, RIG_MAX_BYTES, i == 4 ? BLK_FUA : 0);
+		rig_do(rig, BLK_WRITE, 7 * RIG_BLK + 9 * i, 900, 0);
+		if (i % 2)
+			rig_do(rig, BLK_FLUSH, 0, 0, 0);
+	}
+	rig_do(rig, BLK_ZERO, 60 * RIG_BLK, 20 * RIG_BLK, 0);
+	if (ending == KILL)
+		rig_kill(rig);
+	else if (ending == POWER_CUT)
+		rig_power_cut(rig);
+	else
+		rig_stop(rig);
+}
+
 static void end_life(struct rig *rig, const struct fault *f, enum ending ending)
 {
 	if (ending == KILL) {
@@ -121,12 +155,17 @@ static bool one(const struct fault *f, uint64_t nth, enum ending ending)
 	bool met;
 	int r;
 
+	if (f->late)
+		leave_some(rig, (enum ending)(nth / ENDINGS % ENDINGS));
 	rig->lenient = true;
 	set_fault(rig, f, nth);
 	r = rig_open(rig);
 	if (r == 0) {
 		cache_check(rig->cache);
-		life(rig);
+		if (f->late)
+			short_life(rig);
+		else
+			life(rig);
 		cache_check(rig->cache);
 		met = hits(rig, f);
 		end_life(rig, f, ending);
@@ -142,7 +181,7 @@ static bool one(const struct fault *f, uint64_t nth, enum ending ending)
 		sim_die(rig->sim, "%s %llu: reopen: %s", f->name, (unsigned long long)nth,
 			rig->err.text);
 	ck_assert_uint_eq(cache_damages(rig->cache, NULL, 0), 0);
-	rig_settle(rig, ending == POWER_CUT);
+	rig_settle(rig);
 	r = rig_drain(rig, 100 * NSEC_PER_SEC);
 	if (r < 0)
 		sim_die(rig->sim, "%s %llu: drain: %s", f->name, (unsigned long long)nth,
@@ -157,18 +196,17 @@ static bool one(const struct fault *f, uint64_t nth, enum ending ending)
 static void loop(const char *name, int where, unsigned mask, int error)
 {
 	const char *only = getenv("NTH");
-	uint64_t nth = 0, n = 1, runs = 0;
+	uint64_t nth = 0, n, runs = 0;
 
 	if (only && parse_u64(only, &nth) < 0)
 		return;
-	for (unsigned always = 0; always < (where == ON_INDEX ? 1u : 2u); always++) {
-		struct fault f = { name, where, mask, error, always };
+	for (unsigned k = 0; k < 4; k++) {
+		struct fault f = { name, where, mask, error, k & 1, k & 2 };
 
-		n = nth ? nth : 1;
-		while (one(&f, n, (enum ending)((n + always) % ENDINGS)) && !nth) {
-			n++;
+		if (f.always && where == ON_INDEX)
+			continue;
+		for (n = nth ? nth : 1; one(&f, n, (enum ending)((n + k) % ENDINGS)) && !nth; n++)
 			runs++;
-		}
 	}
 	printf("%s: %llu runs\n", name, (unsigned long long)runs);
 }

@@ -151,6 +151,8 @@ void rig_power_cut(struct rig *rig)
 {
 	simdisk_power_cut(rig->disk);
 	simindex_power_cut(rig->index);
+	rig->unsettled = true;
+	rig->power_op = rig->nops;
 	dead(rig);
 }
 
@@ -188,26 +190,27 @@ static bool may_be(const struct rig *rig, uint64_t at, uint8_t value, uint32_t s
 	return false;
 }
 
-static bool byte_fine(const struct rig *rig, uint64_t at, uint8_t value, bool power_cut)
+static bool byte_fine(const struct rig *rig, uint64_t at, uint8_t value)
 {
-	if (power_cut)
+	if (rig->unsettled)
 		return value == rig->safe[at] || may_be(rig, at, value, rig->safe_stamp[at], false);
 	return value == rig->now[at] || may_be(rig, at, value, rig->now_stamp[at], true);
 }
 
 static void check_bytes(const struct rig *rig, uint64_t offset, uint64_t length,
-			const uint8_t *bytes, bool power_cut)
+			const uint8_t *bytes)
 {
 	for (uint64_t i = 0; i < length; i++)
-		if (!byte_fine(rig, offset + i, bytes[i], power_cut))
+		if (!byte_fine(rig, offset + i, bytes[i]))
 			sim_die(rig->sim,
 				"byte %" PRIu64 " (block %" PRIu64 ") reads %02x, not %02x",
 				offset + i, (offset + i) / RIG_BLK, bytes[i],
-				power_cut ? rig->safe[offset + i] : rig->now[offset + i]);
+				rig->unsettled ? rig->safe[offset + i] : rig->now[offset + i]);
 }
 
-static void make_safe(struct rig *rig, const struct rig_op *op)
+static void make_safe(struct rig *rig, struct rig_op *op)
 {
+	op->safe = true;
 	for (uint64_t at = op->req.offset; at < op->req.offset + op->req.length; at++) {
 		if (rig->safe_stamp[at] >= op->number)
 			continue;
@@ -216,7 +219,7 @@ static void make_safe(struct rig *rig, const struct rig_op *op)
 	}
 }
 
-static void acknowledged(struct rig *rig, const struct rig_op *op)
+static void acknowledged(struct rig *rig, struct rig_op *op)
 {
 	for (uint64_t at = op->req.offset; at < op->req.offset + op->req.length; at++) {
 		rig->now[at] = byte_of(op, at);
@@ -228,9 +231,9 @@ static void acknowledged(struct rig *rig, const struct rig_op *op)
 
 static void flushed(struct rig *rig, const struct rig_op *flush)
 {
-	for (size_t i = 0; i < rig->nops; i++)
-		if (is_change(rig->op[i]) && rig->op[i]->dones && rig->op[i]->result == 0 &&
-		    rig->op[i]->moment < flush->moment)
+	for (size_t i = rig->power_op; i < rig->nops; i++)
+		if (is_change(rig->op[i]) && !rig->op[i]->safe && rig->op[i]->dones &&
+		    rig->op[i]->result == 0 && rig->op[i]->moment < flush->moment)
 			make_safe(rig, rig->op[i]);
 }
 
@@ -252,6 +255,8 @@ static void op_done(struct blk_req *req, void *ctx, int result)
 		acknowledged(rig, op);
 	} else if (req->op == BLK_FLUSH) {
 		flushed(rig, op);
+	} else {
+		check_bytes(rig, req->offset, req->length, op->buf);
 	}
 }
 
@@ -272,7 +277,7 @@ struct rig_op *rig_submit(struct rig *rig, enum blk_op kind, uint64_t offset, ui
 {
 	struct rig_op *op;
 
-	if (kind != BLK_READ && kind != BLK_FLUSH && overlaps(rig, kind, offset, length))
+	if (kind != BLK_FLUSH && overlaps(rig, kind, offset, length))
 		return NULL;
 	op = sim_alloc(sizeof(*op));
 	if (rig->nops == rig->cap) {
@@ -338,8 +343,6 @@ void rig_do(struct rig *rig, enum blk_op kind, uint64_t offset, uint64_t length,
 			length);
 	if (op->result < 0)
 		sim_die(rig->sim, "op %d: %s", kind, strerror(-op->result));
-	if (kind == BLK_READ)
-		check_bytes(rig, offset, length, op->buf, false);
 }
 
 static bool all_ended(struct rig *rig)
@@ -387,7 +390,7 @@ void rig_check_far(struct rig *rig)
 {
 	cleanup_free uint8_t *far = simfar_cut_copy(rig->far);
 
-	check_bytes(rig, 0, rig->size, far, false);
+	check_bytes(rig, 0, rig->size, far);
 }
 
 /* ---- reading all ---- */
@@ -413,7 +416,7 @@ int rig_read(struct rig *rig, uint64_t offset, uint64_t length, uint8_t *buf)
 	return r;
 }
 
-static uint64_t read_all(struct rig *rig, uint8_t *all, bool errors_fine, bool power_cut)
+static uint64_t read_all(struct rig *rig, uint8_t *all, bool errors_fine)
 {
 	uint64_t failed = 0;
 
@@ -425,8 +428,6 @@ static uint64_t read_all(struct rig *rig, uint8_t *all, bool errors_fine, bool p
 			sim_die(rig->sim, "reading %" PRIu64 ": %s", at, strerror(-r));
 		if (r < 0)
 			failed += n;
-		else
-			check_bytes(rig, at, n, all + at, power_cut);
 	}
 	return failed;
 }
@@ -435,16 +436,17 @@ uint64_t rig_read_all(struct rig *rig, bool errors_fine)
 {
 	cleanup_free uint8_t *all = sim_alloc(rig->size);
 
-	return read_all(rig, all, errors_fine, false);
+	return read_all(rig, all, errors_fine);
 }
 
-void rig_settle(struct rig *rig, bool power_cut)
+void rig_settle(struct rig *rig)
 {
 	cleanup_free uint8_t *all = sim_alloc(rig->size);
 
-	read_all(rig, all, false, power_cut);
+	read_all(rig, all, false);
 	memcpy(rig->now, all, rig->size);
 	memcpy(rig->safe, all, rig->size);
 	for (uint64_t i = 0; i < rig->size; i++)
 		rig->now_stamp[i] = rig->safe_stamp[i] = rig->changes;
+	rig->unsettled = false;
 }

@@ -4,8 +4,9 @@
  * are at most RIG_MAX_BYTES, so that a record fits), and a note of what each byte may be.
  *
  * Each byte has the value of the last change that was acknowledged, or of one that failed
- * later: those may have happened or not. A change still in flight counts as failed. rig_read_all()
- * checks that, and after a restart settles it: what was read is what it must stay.
+ * later: those may have happened or not. A change still in flight counts as failed. After a power
+ * cut it may also have any value since the last one that a FLUSH or FUA made durable. Each READ
+ * that ends well is checked for that; rig_settle() ends the doubt.
  */
 #ifndef TESTS_CACHE_RIG_H
 #define TESTS_CACHE_RIG_H
@@ -36,6 +37,7 @@ struct rig_op {
 	uint8_t *buf;
 	uint32_t number; /* of a change, from 1 */
 	uint64_t moment; /* of a change: acknowledged; of a FLUSH: submitted */
+	bool safe;       /* make_safe() has seen it */
 	unsigned dones;
 	int result;
 };
@@ -52,11 +54,13 @@ struct rig {
 	struct err err;        /* of the last rig_open() */
 	uint64_t size;
 	uint64_t limit_bytes, max_dirty_bytes, max_dirty_age_ns;
-	bool lenient; /* reads and flushes may fail */
+	bool lenient;   /* requests may fail */
+	bool unsettled; /* power was cut: what was not durable may be gone */
 
 	struct rig_op **op;
 	size_t nops, cap;
 	size_t first_op; /* ops before it are of processes that were killed */
+	size_t power_op; /* and those before this one may be gone */
 	uint32_t changes;
 	uint64_t moment;
 	uint8_t *now;        /* last acknowledged */
@@ -82,8 +86,8 @@ void rig_kill(struct rig *rig);
 void rig_power_cut(struct rig *rig);
 
 /*
- * Send one request; WRITEs get bytes of their own. NULL where a change would overlap one that has
- * not ended, so that the order of the two would be open. The rig owns it.
+ * Send one request; WRITEs get bytes of their own. NULL where it would overlap one that has
+ * not ended and one of the two is a change, so that their order would be open. The rig owns it.
  */
 struct rig_op *rig_submit(struct rig *rig, enum blk_op op, uint64_t offset, uint64_t length,
 			  unsigned flags);
@@ -108,11 +112,8 @@ void rig_check_far(struct rig *rig);
  * unknown and are allowed with @errors_fine. Returns how many bytes failed.
  */
 uint64_t rig_read_all(struct rig *rig, bool errors_fine);
-/*
- * After a restart: read all, check (after a power cut: only what was durable has to be there), and
- * take what was read for what it is from now on.
- */
-void rig_settle(struct rig *rig, bool power_cut);
+/* Read all and take what was read for what it is from now on. */
+void rig_settle(struct rig *rig);
 /* One byte range: 0 or the error of the read; what was read is in @buf, which may be NULL. */
 int rig_read(struct rig *rig, uint64_t offset, uint64_t length, uint8_t *buf);
 
