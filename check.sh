@@ -201,7 +201,7 @@ stage_sanitize-thread() {
 		*-test) threaded+=("$test") ;;
 		esac
 	done
-	TSAN_OPTIONS="suppressions=$SRC/tests/lib/tsan.supp" MODEL_RUNS=2 NEARBLK_NO_URING=1 \
+	TSAN_OPTIONS="suppressions=$SRC/tests/lib/tsan.supp" MODEL_RUNS=1 NEARBLK_NO_URING=1 \
 		WRAP=$(fixed_addresses) \
 		run_tests sanitize-thread "$TOP/tsan" "$JOBS" "${threaded[@]}"
 }
@@ -226,8 +226,9 @@ stage_integration() {
 # Of the tests a few: they have all run by now.
 stage_distcheck() {
 	need_build
-	item distcheck make -C "$TOP/gcc" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror \
-		AM_MAKEFLAGS="-j$JOBS TESTS=tests/core/layering-test.sh\ tests/core/contract-test.sh\ tests/core/block-test\ tests/cmd/usage.sh" || :
+	item distcheck make -C "$TOP/gcc" -j "$JOBS" distcheck \
+		DISTCHECK_CONFIGURE_FLAGS=--enable-werror \
+		AM_MAKEFLAGS="TESTS=tests/core/layering-test.sh\ tests/core/contract-test.sh\ tests/core/block-test\ tests/cmd/usage.sh" || :
 }
 
 stage_install() {
@@ -282,11 +283,11 @@ lint_licences() {
 
 # ---- begin and end ----
 
-# Processes that still carry our mark in their environment; not grep itself.
-marked_pids() {
-	env -u NB_CHECK_DIR grep -lazx -- "NB_CHECK_DIR=$tmp" /proc/[0-9]*/environ 2>/dev/null |
-		cut -d/ -f3
-}
+# Processes that still carry our mark in their environment; those that look for it do not.
+marked_pids() (
+	unset NB_CHECK_DIR
+	grep -lazx -- "NB_CHECK_DIR=$tmp" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3
+)
 
 mounts_below() {
 	tac /proc/self/mounts | cut -d' ' -f2 | grep -F -- "$1/"

@@ -208,12 +208,19 @@ static void split_submit(struct split *s)
 		split_done(s);
 }
 
-/* READ and WRITE: pieces of at most PIECE_BYTES and IOV_MAX_PIECE entries. */
+/* A WRITE becomes one record a piece, and several must fit a segment or half of it stays empty. */
+static uint32_t piece_bytes(const struct cache *c, const struct blk_req *req)
+{
+	return req->op == BLK_WRITE ? MIN(PIECE_BYTES, c->seg_slots * FORMAT_SLOT_BYTES / 8)
+				    : PIECE_BYTES;
+}
+
+/* READ and WRITE: pieces of at most piece_bytes() and IOV_MAX_PIECE entries. */
 static void split_data(struct cache *c, struct blk_req *req)
 {
-	size_t iovs = (size_t)req->iovcnt + 2 * (size_t)(req->length / PIECE_BYTES + 2);
-	size_t pieces =
-		(size_t)(req->length / PIECE_BYTES) + 2 + (size_t)req->iovcnt / IOV_MAX_PIECE + 1;
+	uint32_t piece = piece_bytes(c, req);
+	size_t iovs = (size_t)req->iovcnt + 2 * (size_t)(req->length / piece + 2);
+	size_t pieces = (size_t)(req->length / piece) + 2 + (size_t)req->iovcnt / IOV_MAX_PIECE + 1;
 	struct split *s = split_new(c, req, pieces, iovs + (size_t)req->iovcnt);
 	size_t done = 0, used = 0, at_iov = 0, in_iov = 0;
 
@@ -222,10 +229,9 @@ static void split_data(struct cache *c, struct blk_req *req)
 		return;
 	}
 	while (done < req->length) {
-		/* Pieces end on multiples of PIECE_BYTES, so that no block is cut twice. */
+		/* Pieces end on multiples of their size, so that no block is cut twice. */
 		uint64_t from = req->offset + done;
-		size_t want = (size_t)MIN((uint64_t)(PIECE_BYTES - from % PIECE_BYTES),
-					  req->length - done);
+		size_t want = (size_t)MIN((uint64_t)(piece - from % piece), req->length - done);
 		size_t got = 0, first = used;
 
 		while (got < want && used - first < IOV_MAX_PIECE) {
@@ -312,7 +318,7 @@ static void cache_submit(struct blk_dev *dev, struct blk_req *req)
 		break;
 	case BLK_READ:
 	case BLK_WRITE:
-		if (req->length > PIECE_BYTES || req->iovcnt > IOV_MAX_PIECE)
+		if (req->length > piece_bytes(c, req) || req->iovcnt > IOV_MAX_PIECE)
 			split_data(c, req);
 		else
 			dispatch(c, req);

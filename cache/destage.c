@@ -121,6 +121,9 @@ static void command_done(struct blk_req *req, void *ctx, int result)
 	} else {
 		sent->command->state = COMMAND_TODO;
 		d->from = 0;
+		/* The target has stopped taking discards: zeroes read the same. */
+		if (result == -EOPNOTSUPP && sent->command->kind == FORMAT_DISCARD)
+			sent->command->kind = FORMAT_ZERO;
 		if (!d->error)
 			d->error = result;
 	}

@@ -20,6 +20,8 @@
 
 /* Readahead under way at most, over all streams. */
 #define READAHEAD_BUDGET_BYTES (32ull << 20)
+/* A record of the clean store is this long at most, so that small segments fill up well. */
+#define STORE_BLOCKS 64u
 
 static void fetched(struct blk_req *req, void *ctx, int result);
 
@@ -194,7 +196,7 @@ static uint32_t store_run(const struct cache *c, const struct fetch *f, uint32_t
 	uint32_t n = 0;
 
 	*ret_zero = is_zero(f, i);
-	while (i + n < f->nblocks && !fetch_stale(f, f->blk + i + n) &&
+	while (i + n < f->nblocks && n < STORE_BLOCKS && !fetch_stale(f, f->blk + i + n) &&
 	       map_get(&c->map, f->blk + i + n) == MAP_ENTRY_NONE && is_zero(f, i + n) == *ret_zero)
 		n++;
 	return n;

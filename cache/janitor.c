@@ -274,7 +274,7 @@ static bool choose_victim(struct cache *c)
 	}
 	j->victim = cand[pick].segment;
 	j->phase = COPYING;
-	j->unlink = c->disk_full || c->files > c->limit_segs;
+	j->unlink = c->disk_full || c->files > c->limit_segs || j->dropping;
 	j->record = j->crc_at = 0;
 	j->barrier_out = j->barrier_done = false;
 	/* Copies must find room, or the janitor would wait for itself. */

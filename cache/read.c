@@ -203,6 +203,8 @@ static int find_runs(struct read_op *op, bool *ret_hit, struct todo *todo)
 {
 	struct cache *c = op->cache;
 	uint64_t blk = first_blk(op->req), end = end_blk(op->req);
+	/* Whoever warms the cache does not say how well it serves. */
+	uint64_t counted = op->req->flags & BLK_ADVISORY ? 0 : BLK;
 
 	op->nruns = 0;
 	*ret_hit = true;
@@ -215,11 +217,11 @@ static int find_runs(struct read_op *op, bool *ret_hit, struct todo *todo)
 		case MAP_DATA:
 			for (uint64_t i = 0; i < n; i++)
 				add_slot(op, blk + i, map_get(&c->map, blk + i));
-			c->hit_bytes += n * BLK;
+			c->hit_bytes += n * counted;
 			break;
 		case MAP_ZERO:
 			add_zero(op, blk, (uint32_t)n);
-			c->hit_bytes += n * BLK;
+			c->hit_bytes += n * counted;
 			break;
 		case MAP_BAD:
 			return -EIO;
@@ -229,7 +231,7 @@ static int find_runs(struct read_op *op, bool *ret_hit, struct todo *todo)
 				return r;
 			n = (uint64_t)r;
 			*ret_hit = false;
-			c->miss_bytes += n * BLK;
+			c->miss_bytes += n * counted;
 			break;
 		}
 		blk += n;

@@ -176,3 +176,26 @@ int cache_verify(struct lio *lio, const struct cache_identity *id,
 	free(v.buf);
 	return r;
 }
+
+int cache_verify_dirty(struct lio *lio, const struct cache_identity *id, uint64_t *ret_bytes,
+		       struct err *err)
+{
+	struct recovery rec = { .c = reader(lio, id) };
+	uint64_t slots = 0;
+	int r;
+
+	if (!rec.c)
+		return err_set(err, -ENOMEM, "out of memory");
+	r = scan_directory(&rec, err);
+	for (size_t i = 0; r == 0 && i < rec.nfound; i++) {
+		const struct found *f = &rec.found[i];
+
+		if (!f->void_ && f->record.seq > rec.destaged && format_is_data(&f->record))
+			slots += 1 + format_payload(&f->record);
+	}
+	scan_fini(&rec);
+	reader_free(rec.c);
+	if (r == 0)
+		*ret_bytes = slots * FORMAT_SLOT_BYTES;
+	return r;
+}

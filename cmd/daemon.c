@@ -426,10 +426,8 @@ static void stop(struct daemon *d, bool was_up)
 
 	if (was_up) {
 		end_drain(d);
-		left = daemon_dirty_bytes(d);
 		pthread_mutex_lock(&d->lock);
 		d->phase = PHASE_STOPPING;
-		d->final_bytes = left;
 		pthread_mutex_unlock(&d->lock);
 	}
 	/* The data is made safe before anybody is told that the volume has ended. */
@@ -437,8 +435,14 @@ static void stop(struct daemon *d, bool was_up)
 		mount_detach(d->mount);
 	mount_stop(d->mount);
 	stack_stop(&d->stack);
-	if (was_up)
+	if (was_up) {
+		/* Counted when nothing can be written any more. */
+		left = daemon_dirty_bytes(d);
+		pthread_mutex_lock(&d->lock);
+		d->final_bytes = left;
+		pthread_mutex_unlock(&d->lock);
 		say_last_word(d);
+	}
 	control_server_stop(steal_ptr(d->control));
 	mount_destroy(steal_ptr(d->mount));
 	sched_destroy(steal_ptr(d->aux));

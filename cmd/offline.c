@@ -9,6 +9,7 @@
 
 #include "cache/identity.h"
 #include "cache/lio.h"
+#include "cache/verify.h"
 #include "cmd/place.h"
 #include "cmd/report.h"
 
@@ -26,7 +27,7 @@ static bool has_identity(const char *dir)
 	return false;
 }
 
-int offline_look(const char *dir, struct cache_identity *ret)
+int offline_look(const char *dir, struct cache_identity *ret, uint64_t *ret_dirty)
 {
 	struct lio *lio;
 	int r;
@@ -37,6 +38,9 @@ int offline_look(const char *dir, struct cache_identity *ret)
 	if (r < 0)
 		return r;
 	r = identity_load(lio, ret, NULL);
+	*ret_dirty = REPORT_UNKNOWN;
+	if (r == 0 && !ret->clean && cache_verify_dirty(lio, ret, ret_dirty, NULL) < 0)
+		*ret_dirty = REPORT_UNKNOWN;
 	lio_destroy(lio);
 	return r < 0 ? r : !ret->clean;
 }
@@ -46,8 +50,9 @@ static int add(void *ctx, const char *dir)
 {
 	struct cache_identity id;
 	struct report report;
+	uint64_t dirty;
 
-	if (offline_look(dir, &id) != 1)
+	if (offline_look(dir, &id, &dirty) != 1)
 		return 0;
 	report_init(&report);
 	report.url = id.url;
@@ -55,6 +60,7 @@ static int add(void *ctx, const char *dir)
 	report.state = "dirty";
 	report.size_bytes = id.size_bytes;
 	report.cache_limit_bytes = id.limit_bytes;
+	report.dirty_bytes = dirty;
 	json_array_append_new(ctx, report_json(&report));
 	return 0;
 }

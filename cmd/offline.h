@@ -15,8 +15,9 @@ void offline_scan(json_t *list);
 
 /*
  * Look into one directory: 1, it holds dirty data (or did not say that it holds none), and *@ret is
- * its record; 0, it holds none; -EBUSY, a daemon has it; another -errno.
+ * its record and *@ret_dirty the bytes to be sent (REPORT_UNKNOWN if they cannot be counted); 0, it
+ * holds none; -EBUSY, a daemon has it; another -errno.
  */
-int offline_look(const char *dir, struct cache_identity *ret);
+int offline_look(const char *dir, struct cache_identity *ret, uint64_t *ret_dirty);
 
 #endif

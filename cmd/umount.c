@@ -151,7 +151,8 @@ static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
 	struct cache_identity id;
 	json_t *last = NULL;
 	enum job_end end = JOB_LOST;
-	char left[48];
+	char left[48], size[16];
+	uint64_t dirty;
 	int r;
 
 	if (!no_flush)
@@ -165,15 +166,15 @@ static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
 	}
 	json_decref(last);
 	volume_wait_exit(v, EXIT_NS);
-	r = offline_look(v->cache_dir, &id);
+	r = offline_look(v->cache_dir, &id, &dirty);
 	if (r == 0 || (r == -EBUSY && end == JOB_DONE)) {
 		printf("%s: unmounted; everything is at the target\n", v->mountpoint);
 		return EXIT_DONE;
 	}
-	cmd_fail(
-		"%s: unmounted, but not everything is at the target; the rest is kept in %s, mount "
-		"it again to send it",
-		v->mountpoint, v->cache_dir);
+	cmd_fail("%s: unmounted; %s not yet at the target, kept in %s; mount it again to send it",
+		 v->mountpoint,
+		 r == 1 && dirty != UINT64_MAX ? format_size(dirty, size) : "an unknown amount",
+		 v->cache_dir);
 	return EXIT_LEFT;
 }
 

@@ -127,6 +127,8 @@ struct iscsi_session {
 	uint64_t heard_bytes;
 	uint64_t look_ns; /* when the timers were looked at */
 	uint64_t backoff_ns;
+	uint64_t said_hash; /* why it could not be opened when the log last said so; 0: it is up */
+	uint64_t said_ns;
 	uint64_t random;
 };
 

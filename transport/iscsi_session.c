@@ -20,7 +20,9 @@
 
 #include "core/cleanup.h"
 #include "core/clock.h"
+#include "core/hash.h"
 #include "core/log.h"
+#include "core/range.h"
 #include "transport/iscsi_impl.h"
 
 /* One attempt to log in and learn the LUN. */
@@ -31,6 +33,8 @@
 #define CHORE_NS (60 * NSEC_PER_SEC)
 /* Another volume under this name is believed after this long: targets start in steps. */
 #define WRONG_NS (5 * NSEC_PER_SEC)
+/* An outage may last for days: the log repeats its reason this rarely. */
+#define SAY_AGAIN_NS (600 * NSEC_PER_SEC)
 
 static uint64_t random_next(struct iscsi_session *s)
 {
@@ -158,7 +162,9 @@ static int establish(struct iscsi_session *s, struct err *err)
 		s->rtt_ns = lun.rtt_ns;
 		s->one_trip_bytes =
 			iscsi_negotiated_one_trip(&s->conn.negotiated, lun.sector_bytes);
-		s->max_burst_bytes = s->conn.negotiated.max_burst;
+		/* Whatever the target answered: a command is whole sectors. */
+		s->max_burst_bytes = MAX(round_down(s->conn.negotiated.max_burst, lun.sector_bytes),
+					 lun.sector_bytes);
 		iscsi_window_init(&s->reads);
 		iscsi_window_init(&s->writes);
 		iscsi_fence_login(pool, s, s->conn.negotiated.portal_group);
@@ -319,6 +325,11 @@ int iscsi_session_chores(struct iscsi_session *s)
 	pthread_mutex_lock(&pool->lock);
 	chores = s->chores;
 	pthread_mutex_unlock(&pool->lock);
+	/*
+	 * Attentions queue up: the commands below may swallow a power on or reset (29h) that stands
+	 * behind the one that brought us here.
+	 */
+	atomic_fetch_add(&pool->generation, 1);
 	if (chores & ISCSI_CHORE_RESET) {
 		reset = iscsi_conn_lun_reset(&s->conn, deadline);
 		r = reset == -EIO || reset == -EOPNOTSUPP ? 0 : reset;
@@ -341,10 +352,22 @@ int iscsi_session_chores(struct iscsi_session *s)
 		pthread_cond_broadcast(&pool->changed);
 	}
 	pthread_mutex_unlock(&pool->lock);
+	atomic_fetch_add(&pool->generation, 1);
 	iscsi_ended_complete(&ended);
 	if (r < 0 && *err.text)
 		snprintf(s->conn.reason, sizeof(s->conn.reason), "%.300s", err.text);
 	return r;
+}
+
+static void say_failure(struct iscsi_session *s, const char *why)
+{
+	uint64_t now = clock_monotonic_ns(), hash = hash_text(why);
+
+	if (s->said_hash == hash && now - s->said_ns < SAY_AGAIN_NS)
+		return;
+	s->said_hash = hash;
+	s->said_ns = now;
+	log_warning("session %u cannot be opened: %s", s->slot, why);
 }
 
 static void *session_main(void *arg)
@@ -364,6 +387,7 @@ static void *session_main(void *arg)
 		if (r == 0) {
 			log_info("session %u is up at %s", s->slot, s->conn.address);
 			s->backoff_ns = BACKOFF_MIN_NS;
+			s->said_hash = 0;
 			iscsi_session_serve(s);
 			if (atomic_load(&pool->stop) && list_empty(&s->sent) &&
 			    list_empty(&s->lingering))
@@ -377,7 +401,7 @@ static void *session_main(void *arg)
 			continue;
 		}
 		if (r != -ECANCELED && !heard)
-			log_warning("session %u cannot be opened: %s", s->slot, err.text);
+			say_failure(s, err.text);
 		pause_session(s, iscsi_session_jitter(s, s->backoff_ns));
 		s->backoff_ns = MIN(s->backoff_ns * 2, BACKOFF_MAX_NS);
 	}

@@ -49,3 +49,6 @@ tests_cache_nth_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 dist_check_SCRIPTS += tests/cache/format-oracle.sh
 TESTS += tests/cache/format-oracle.sh
 EXTRA_DIST += tests/cache/reader.py tests/cache/scribble.py tests/cache/spoil.py
+dist_check_SCRIPTS += tests/cache/power-cut.sh
+TESTS += tests/cache/power-cut.sh
+EXTRA_DIST += tests/cache/cut.py

@@ -28,6 +28,11 @@ arrived() {
 	cmp -n 3M "$T/disk" "$T/new"
 }
 
+# For wait_for.
+is_detached() {
+	! mountpoint -q "$MNT"
+}
+
 # The volume goes away under us, and comes back.
 target_gone() {
 	tgtd_kill
@@ -72,6 +77,11 @@ test_plain_umount() {
 	nothing_lost
 }
 
+# For wait_for: the process PID works in DIR.
+is_in() {
+	[ "$(readlink "/proc/$1/cwd")" = "$2" ]
+}
+
 test_busy() {
 	begin
 	put 4
@@ -80,7 +90,7 @@ test_busy() {
 	exec 5<&-
 	(cd "$MNT" && exec sleep 1000) &
 	local holder=$!
-	wait_for 5 eval "[ \"\$(readlink /proc/$holder/cwd)\" = '$MNT' ]"
+	wait_for 5 is_in "$holder" "$MNT"
 	assert_fails 1 "$MNT is busy: used by .*$holder" nb umount "$MNT"
 	kill "$holder"
 	wait "$holder" 2>/dev/null || :
@@ -148,7 +158,7 @@ test_signals() {
 	target_gone
 	put 9
 	kill -TERM "$DAEMON"
-	wait_for 10 eval '! mountpoint -q "$MNT"'
+	wait_for 10 is_detached
 	! pid_gone "$DAEMON" || fail "one SIGTERM ends it at once"
 	kill -TERM "$DAEMON"
 	last_word "stopped: $LEFT, kept in $T/cache"

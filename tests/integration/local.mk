@@ -3,11 +3,14 @@ INTEGRATION_TESTS = \
 	tests/integration/cold-read.sh \
 	tests/integration/consumers.sh \
 	tests/integration/ext4-loop.sh \
+	tests/integration/http-origin.sh \
 	tests/integration/iscsi-auth.sh \
 	tests/integration/iscsi-basic.sh \
 	tests/integration/iscsi-outage.sh \
 	tests/integration/kill9.sh \
-	tests/integration/small-cache.sh
+	tests/integration/life.sh \
+	tests/integration/small-cache.sh \
+	tests/integration/warm-drop.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
 TESTS += $(INTEGRATION_TESTS)
 EXTRA_DIST += tests/integration/acked.py

@@ -293,7 +293,8 @@ mount_nb() {
 		--cache-dir | --cache-dir=* | cache-dir=*) cache=() ;;
 		esac
 	done
-	mkdir -p "$mnt"
+	# In vain over a dead mount, which nearblk cleans up.
+	mkdir -p "$mnt" 2>/dev/null || :
 	on_exit drop_mount "$mnt"
 	nb mount ${cache[@]+"${cache[@]}"} "$@"
 }

@@ -479,7 +479,11 @@ START_TEST(interrupts_race_completions)
 		for (unsigned v = 0; v < VOLUMES; v++) {
 			unsigned w = (unsigned)rand_r(&seed) % WAITS_INTERRUPTED;
 
-			f = volume[v];
+			/* The blocked child works on this one; the rest of it is not ours to copy.
+			 */
+			f.dev = volume[v].dev;
+			memcpy(f.dir, volume[v].dir, sizeof(f.dir));
+			memcpy(f.file, volume[v].file, sizeof(f.file));
 			testdev_hold(f.dev, waits[w].op);
 			pid[v] = blocked_child(waits[w].what, (off_t)round * 4096);
 			testdev_wait_held(f.dev, 1);
