@@ -39,6 +39,7 @@ struct janitor {
 	struct sched_timer retry;
 	bool posted, kicked; /* guarded by the cache's lock, like all below */
 	bool stuck;          /* nothing could be emptied; until the next kick from outside */
+	int error;           /* of the last try to prepare a segment */
 
 	enum phase phase;
 	uint32_t victim;
@@ -160,6 +161,7 @@ static void prepare(struct cache *c, uint32_t i, enum format_class class, struct
 	if (r == 0)
 		r = segment_arm(c, s);
 	full = r < 0 && !c->disk_full;
+	c->janitor->error = r;
 	if (r < 0) {
 		s->state = s->file ? SEG_FREE : SEG_ABSENT;
 		c->disk_full = r == -ENOSPC || r == -EDQUOT;
@@ -661,6 +663,10 @@ static void janitor_run(struct task *t)
 			cache_lock(c, &todo);
 		}
 	} while (j->kicked && !c->stopping);
+	/* A start must not wait for the disk to get well: it fails and says why. */
+	if (c->opening && j->error < 0 && j->phase == NOTHING && c->prepared_log == 0 &&
+	    c->log.head < 0)
+		append_fail(&c->log, j->error, &todo);
 	j->posted = false;
 	cache_put(c);
 	cache_unlock(c, &todo);

@@ -1,7 +1,7 @@
 # Tests of cache/
 CACHE_TESTS = tests/cache/format-test tests/cache/identity-test tests/cache/index-test \
-	tests/cache/lio-test tests/cache/map-test tests/cache/model-test tests/cache/plan-test \
-	tests/cache/recorder-test tests/cache/sim-test
+	tests/cache/lio-test tests/cache/map-test tests/cache/model-test tests/cache/nth-test \
+	tests/cache/plan-test tests/cache/recorder-test tests/cache/sim-test
 check_PROGRAMS += $(CACHE_TESTS)
 TESTS += $(CACHE_TESTS)
 
@@ -40,6 +40,10 @@ tests_cache_map_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_plan_test_SOURCES = tests/cache/plan-test.c
 tests_cache_plan_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_plan_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_nth_test_SOURCES = tests/cache/nth-test.c tests/cache/rig.c tests/cache/rig.h
+tests_cache_nth_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_nth_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 
 # The real program's directories: read by a second reader, and cut by a power failure.
 dist_check_SCRIPTS += tests/cache/format-oracle.sh
