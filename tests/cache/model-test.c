@@ -32,9 +32,6 @@ static void scenario(const char *name, const struct model_config *base, unsigned
 	struct model_result sum = { 0 };
 	uint64_t seed = env_u64("MODEL_SEED", 0);
 
-	/* Whoever is killed with work under way frees none of it, and leaks say nothing here. */
-	if (base->crash_once_in)
-		__lsan_disable();
 	runs = (unsigned)env_u64("MODEL_RUNS", runs);
 	for (unsigned i = 0; i < (seed ? 1 : runs); i++) {
 		struct model_config conf = *base;
