@@ -21,6 +21,7 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/range.h"
 #include "transport/iscsi_impl.h"
 
 /* One attempt to log in and learn the LUN. */
@@ -158,7 +159,8 @@ static int establish(struct iscsi_session *s, struct err *err)
 		s->rtt_ns = lun.rtt_ns;
 		s->one_trip_bytes =
 			iscsi_negotiated_one_trip(&s->conn.negotiated, lun.sector_bytes);
-		s->max_burst_bytes = s->conn.negotiated.max_burst;
+		s->max_burst_bytes =
+			(uint32_t)round_down(s->conn.negotiated.max_burst, lun.sector_bytes);
 		iscsi_window_init(&s->reads);
 		iscsi_window_init(&s->writes);
 		iscsi_fence_login(pool, s, s->conn.negotiated.portal_group);
