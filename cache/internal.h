@@ -336,6 +336,8 @@ struct table_info {
 	uint64_t destaged_seq, durable_seq, far_as_of_ns;
 	uint32_t end_slot;
 	bool from_footer;
+	bool unread;      /* a slot where a header may stand could not be read */
+	bool unread_tail; /* and one of them is behind the last batch found */
 	struct seg_table
 		named; /* records that a later batch repeats but that are not there; no checksums */
 };

@@ -46,21 +46,43 @@ static bool ours(const struct cache *c, const uint8_t uuid[FORMAT_UUID_BYTES])
 	return memcmp(uuid, c->conf.identity->cache_uuid, FORMAT_UUID_BYTES) == 0;
 }
 
-/* The header is lost: a whole footer says the same. */
-static void adopt_footer(struct recovery *rec, uint32_t i, uint8_t *slot)
+static void adopt(struct recovery *rec, uint32_t i, enum format_class class, uint64_t incarnation)
 {
-	struct cache *c = rec->c;
-	struct segment *s = &c->seg[i];
-	struct format_trailer t;
+	struct segment *s = &rec->c->seg[i];
 
-	if (lio_read_sync(c->lio, s->file, slot, FORMAT_SLOT_BYTES,
-			  (uint64_t)(c->seg_slots - 1) * FORMAT_SLOT_BYTES) < 0 ||
-	    format_trailer_decode(slot, &t) < 0 || t.segment != i || !ours(c, t.uuid))
+	if (s->state == SEG_SEALED && s->incarnation > incarnation)
 		return;
 	s->state = SEG_SEALED;
-	s->class = t.class;
-	s->incarnation = t.incarnation;
-	rec->incarnation = MAX(rec->incarnation, t.incarnation);
+	s->class = class;
+	s->incarnation = incarnation;
+	rec->incarnation = MAX(rec->incarnation, incarnation);
+}
+
+/*
+ * The header is lost: a whole footer says the same, or the first batch of a segment that has no
+ * footer yet. The footer may be of an earlier life of the file. 0, or the error of a read.
+ */
+static int adopt_orphan(struct recovery *rec, uint32_t i, uint8_t *slot)
+{
+	struct cache *c = rec->c;
+	struct lio_file *file = c->seg[i].file;
+	struct format_trailer t;
+	struct format_batch b;
+	uint32_t crc[FORMAT_SLOT_BYTES / 4];
+	int r;
+
+	r = lio_read_sync(c->lio, file, slot, FORMAT_SLOT_BYTES,
+			  (uint64_t)(c->seg_slots - 1) * FORMAT_SLOT_BYTES);
+	if (r == 0 && format_trailer_decode(slot, &t) == 0 && t.segment == i && ours(c, t.uuid))
+		adopt(rec, i, t.class, t.incarnation);
+	r = lio_read_sync(c->lio, file, slot, FORMAT_SLOT_BYTES, FORMAT_SLOT_BYTES);
+	if (r < 0)
+		return r == -ENODATA ? 0 : r;
+	if (format_batch_decode(slot, c->seg_slots, &b, crc) == 0 && b.segment == i &&
+	    ours(c, b.uuid))
+		adopt(rec, i, b.record[0].kind == FORMAT_FILL ? FORMAT_CLEAN : FORMAT_LOG,
+		      b.incarnation);
+	return 0;
 }
 
 static int open_segment(struct recovery *rec, uint32_t i)
@@ -90,8 +112,8 @@ static int open_segment(struct recovery *rec, uint32_t i)
 	if (r == -EPROTONOSUPPORT)
 		return r;
 	if (r < 0) {
-		adopt_footer(rec, i, slot);
-		return 0;
+		r = adopt_orphan(rec, i, slot);
+		return r == -EIO && rec->was_clean ? 0 : r;
 	}
 	if (head.segment != i || head.segment_bytes != c->seg_slots * FORMAT_SLOT_BYTES ||
 	    !ours(c, head.uuid))
@@ -181,6 +203,15 @@ static void add_found(struct recovery *rec, uint32_t i, const struct seg_table *
 	}
 }
 
+static int unreadable(struct err *err, uint32_t segment, int error)
+{
+	return err_set(err, error,
+		       "cache directory: segment %08" PRIx32
+		       " cannot be read (%s), and it may hold writes that are not yet at the "
+		       "target: see what is wrong with the disk, then try again",
+		       segment, strerror(-error));
+}
+
 static int load_log(struct recovery *rec, struct err *err)
 {
 	struct cache *c = rec->c;
@@ -197,6 +228,9 @@ static int load_log(struct recovery *rec, struct err *err)
 		if (r < 0)
 			return err_set(err, r, "cache directory: segment %08" PRIx32 ": %s", i,
 				       strerror(-r));
+		rec->unread |= info->unread;
+		if (info->unread_tail && !rec->was_clean)
+			return unreadable(err, i, -EIO);
 		s->footer = info->from_footer;
 		s->end_slot = info->end_slot;
 		rec->destaged = MAX(rec->destaged, info->destaged_seq);
@@ -238,7 +272,8 @@ static int load_log(struct recovery *rec, struct err *err)
 
 /* ---- 3. how far ---- */
 
-bool scan_payload_good(struct recovery *rec, const struct found *f, uint8_t *buf)
+/* 0: the payload of @f is what its checksums say; -EBADMSG: it is not; -EIO: it cannot be read. */
+static int check_payload(struct recovery *rec, const struct found *f, uint8_t *buf)
 {
 	struct cache *c = rec->c;
 	uint32_t n = format_payload(&f->record);
@@ -247,10 +282,12 @@ bool scan_payload_good(struct recovery *rec, const struct found *f, uint8_t *buf
 		int r = lio_read_sync(c->lio, c->seg[f->segment].file, buf, BLK,
 				      (uint64_t)(f->record.slot + k) * FORMAT_SLOT_BYTES);
 
+		if (r < 0 && r != -ENODATA)
+			return r;
 		if (r < 0 || crc32c(0, buf, BLK) != f->crc[k])
-			return false;
+			return -EBADMSG;
 	}
-	return true;
+	return 0;
 }
 
 /* What this record, or a cut of the past, lets follow. */
@@ -284,6 +321,7 @@ static int find_end(struct recovery *rec, struct err *err)
 {
 	cleanup_free uint8_t *buf = aligned_alloc(BLK, BLK);
 	uint64_t want = 0; /* the next number; 0: any */
+	int r;
 
 	if (!buf)
 		return err_set(err, -ENOMEM, "out of memory");
@@ -300,6 +338,8 @@ static int find_end(struct recovery *rec, struct err *err)
 					rec->found[k].void_ = true;
 			} else if (from - 1 <= rec->limit || want <= rec->limit) {
 				return missing(err, want, from - 1);
+			} else if (rec->unread) {
+				return unreadable(err, f->segment, -EIO);
 			} else {
 				cut_at(rec, i);
 				break;
@@ -307,7 +347,13 @@ static int find_end(struct recovery *rec, struct err *err)
 		} else if (!want && from > rec->destaged + 1) {
 			return missing(err, rec->destaged + 1, from - 1);
 		}
-		if (f->record.seq > rec->limit && (f->lost || !scan_payload_good(rec, f, buf))) {
+		r = f->record.seq <= rec->limit ? 0
+		    : f->lost                   ? -EBADMSG
+						: check_payload(rec, f, buf);
+		/* A torn tail reads back, as something else; what does not read may be whole. */
+		if (r < 0 && (r != -EBADMSG || rec->unread))
+			return unreadable(err, f->segment, r == -EBADMSG ? -EIO : r);
+		if (r < 0) {
 			cut_at(rec, i);
 			break;
 		}

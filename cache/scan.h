@@ -32,6 +32,7 @@ struct recovery {
 	uint64_t tail;     /* oldest record kept */
 	uint64_t incarnation;
 	uint32_t highest; /* segment number */
+	bool unread;      /* the disk refused to give a part of the log */
 };
 
 /*
@@ -40,8 +41,5 @@ struct recovery {
  */
 int scan_directory(struct recovery *rec, struct err *err);
 void scan_fini(struct recovery *rec);
-
-/* Does the payload of @f on disk match its checksums? @buf: one block. */
-bool scan_payload_good(struct recovery *rec, const struct found *f, uint8_t *buf);
 
 #endif

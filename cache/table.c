@@ -85,6 +85,8 @@ static int scan(struct cache *c, uint32_t segment, struct lio_file *file, uint64
 			break;
 		if (r < 0 && r != -EIO)
 			return r;
+		if (r < 0)
+			info->unread = info->unread_tail = true;
 		if (r < 0 || format_batch_decode(buf, c->seg_slots, b, crc) < 0 ||
 		    b->slot != slot || b->segment != segment || b->incarnation != incarnation ||
 		    memcmp(b->uuid, c->conf.identity->cache_uuid, sizeof(b->uuid)) != 0) {
@@ -113,6 +115,7 @@ static int scan(struct cache *c, uint32_t segment, struct lio_file *file, uint64
 		info->far_as_of_ns = MAX(info->far_as_of_ns, b->far_as_of_ns);
 		slot += 1 + b->payload_slots;
 		info->end_slot = slot;
+		info->unread_tail = false;
 	}
 	return 0;
 }
