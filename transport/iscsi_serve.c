@@ -285,6 +285,18 @@ static bool received_bytes(const struct iscsi_session *s, uint64_t *ret)
 	return true;
 }
 
+/*
+ * The base round trip: a sample below counts at once, one above it (it waited behind data, or the
+ * path has changed) only slowly.
+ */
+static void note_rtt(struct iscsi_session *s, uint64_t sample_ns)
+{
+	if (!s->rtt_ns || sample_ns < s->rtt_ns)
+		s->rtt_ns = sample_ns;
+	else
+		s->rtt_ns += (sample_ns - s->rtt_ns) / 16;
+}
+
 static void on_nop(struct iscsi_context *ctx, int status, void *data, void *ctx_data)
 {
 	struct iscsi_session *s = ctx_data;
@@ -299,7 +311,7 @@ static void on_nop(struct iscsi_context *ctx, int status, void *data, void *ctx_
 	s->nops = 0;
 	s->heard_ns = now;
 	guard(&s->pool->lock);
-	s->rtt_ns = now - s->nop_sent_ns;
+	note_rtt(s, now - s->nop_sent_ns);
 }
 
 static void give_up(struct iscsi_session *s, const char *why)
