@@ -554,6 +554,8 @@ static void cache_stop(struct blk_dev *dev)
 	seal_heads(c);
 	sync_log(c);
 	c->conf.identity->clean = c->dirty_slots == 0 && !c->log_failed && !c->damaged;
+	if (!c->log_failed)
+		c->conf.identity->last_seq = c->appended_seq;
 	if (identity_store(c->lio, c->conf.identity) < 0)
 		log_error("cache directory: the identity record cannot be written");
 }

@@ -9,7 +9,7 @@
  *     24  writer char[24]         108  sector_bytes u32           offset u64, crc u32, 0 u32
  *     48  generation u64          112  session_high_water u32
  *     56  cache_uuid u8[16]       116  isid_random u8[4]
- *     72  created_ns u64          120  clean u8
+ *     72  created_ns u64          120  clean u8, then 7 zero, 128 last_seq u64
  *
  * The checksum is over all 4096 bytes with its own field zero. Bytes 0..47 keep
  * their place and meaning in every later format, so that any nearblk can say what it cannot read.
@@ -54,6 +54,7 @@ enum {
 	AT_SESSIONS = 112,
 	AT_ISID = 116,
 	AT_CLEAN = 120,
+	AT_LAST_SEQ = 128,
 	AT_URL = 136,
 	AT_VOLUME = 648,
 	AT_HOST = 1160,
@@ -127,6 +128,7 @@ static void encode(const struct cache_identity *id, uint8_t *block)
 	put_le(block + AT_SESSIONS, id->session_high_water, 4);
 	memcpy(block + AT_ISID, id->isid_random, sizeof(id->isid_random));
 	block[AT_CLEAN] = id->clean;
+	put_le(block + AT_LAST_SEQ, id->last_seq, 8);
 	put_text(block + AT_URL, id->url, sizeof(id->url));
 	put_text(block + AT_VOLUME, id->volume, sizeof(id->volume));
 	put_text(block + AT_HOST, id->owner_host, sizeof(id->owner_host));
@@ -153,6 +155,7 @@ static bool decode_body(struct cache_identity *id, const uint8_t *block)
 	id->session_high_water = (uint32_t)get_le(block + AT_SESSIONS, 4);
 	memcpy(id->isid_random, block + AT_ISID, sizeof(id->isid_random));
 	id->clean = block[AT_CLEAN];
+	id->last_seq = get_le(block + AT_LAST_SEQ, 8);
 	whole &= get_text(id->url, block + AT_URL, sizeof(id->url));
 	whole &= get_text(id->volume, block + AT_VOLUME, sizeof(id->volume));
 	whole &= get_text(id->owner_host, block + AT_HOST, sizeof(id->owner_host));

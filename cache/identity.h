@@ -40,6 +40,8 @@ struct cache_identity {
 
 	uint64_t limit_bytes; /* --cache-size as first decided */
 	bool clean;           /* stopped with nothing dirty; cleared before the first write */
+	/* Newest record of the guest log at the last stop; 0: not stopped since it was made. */
+	uint64_t last_seq;
 	/* Fingerprint of sampled blocks when last clean: offset (bytes) and CRC32C of 4 KiB; offset
 	 * UINT64_MAX = unused. */
 	struct {

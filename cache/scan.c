@@ -375,6 +375,7 @@ static int find_end(struct recovery *rec, struct err *err)
 int scan_directory(struct recovery *rec, struct err *err)
 {
 	struct cache *c = rec->c;
+	uint64_t last_seq;
 	int r;
 
 	r = open_segments(rec, err);
@@ -386,9 +387,18 @@ int scan_directory(struct recovery *rec, struct err *err)
 	if (c->lio->same_boot)
 		rec->limit = MAX(rec->limit, atomic_load(lio_word(c->lio, 0)));
 	/* Stopped with nothing unsent: what is missing now is at the target, whatever it was. */
+	last_seq = c->conf.identity->last_seq;
 	if (rec->was_clean) {
+		/* The newest segment itself is gone: what is left of the log is older than the
+		 * target. */
+		if (rec->max_seen < last_seq)
+			cut_at(rec, 0);
+		rec->max_seen = MAX(rec->max_seen, last_seq);
 		rec->destaged = MAX(rec->destaged, rec->limit);
 		rec->destaged = MAX(rec->destaged, rec->max_seen);
+	} else {
+		/* Written before the last stop, so it was complete. */
+		rec->limit = MAX(rec->limit, last_seq);
 	}
 	rec->limit = MAX(rec->limit, rec->destaged);
 	return find_end(rec, err);

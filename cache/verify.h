@@ -29,8 +29,9 @@ int cache_verify(struct lio *lio, const struct cache_identity *id,
 		 struct cache_verify_result *ret, struct err *err);
 
 /*
- * What the directory behind @lio, whose record is @id, holds that is not at the target: the log bytes
- * of the records to be sent, one slot of header for each. Reads the tables, not the data. 0 with
+ * What the directory behind @lio, whose record is @id, holds that is not at the target: the log
+ * bytes of the records to be sent, one slot of header for each. Reads the tables, not the data. 0
+ * with
  * *@ret_bytes, or -errno with @err. Blocks; one thread.
  */
 int cache_verify_dirty(struct lio *lio, const struct cache_identity *id, uint64_t *ret_bytes,

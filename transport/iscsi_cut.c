@@ -2,10 +2,10 @@
 /*
  * How requests are cut into commands.
  *
- * Sizes: a command takes about 20 ms of the measured rate, reads 64 KiB to 1 MiB, writes what goes
- * out without waiting for an R2T. Where that is little (tgt and LIO as shipped: 8 KiB) and more is
- * waiting than the command slots can carry so, a write is as long as one R2T burst: it costs a
- * second round trip, but fewer commands fill the path.
+ * A command takes about 10 ms of the measured rate, 64 KiB to 1 MiB, a write no more than goes out
+ * without waiting for an R2T. Where that is little (tgt and LIO as shipped: 8 KiB) and more is
+ * waiting than a few such commands can carry, it may need one R2T: that costs a second round trip,
+ * but the command slots fill the path.
  */
 #include <stdlib.h>
 
@@ -16,8 +16,6 @@
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 
-#define MAX_READ MIB
-#define MAX_WRITE MIB
 /* WRITE SAME blocks one thread of some targets for as long as writing it all takes. */
 #define SAME_BYTES (32 * MIB)
 #define SAME_UNMAP_BYTES (1024 * MIB)
@@ -48,24 +46,27 @@ static uint64_t pool_rate(const struct iscsi_pool *pool, bool write)
 	return sum;
 }
 
-static uint64_t read_size(const struct iscsi_pool *pool)
+/* What takes 10 ms of the link: who is urgent waits for half of that on average. */
+static uint64_t paced_size(const struct iscsi_pool *pool, bool write)
 {
-	uint64_t rate = pool_rate(pool, false), size = 64 * KIB;
+	uint64_t rate = pool_rate(pool, write), size = 64 * KIB;
 
 	if (!rate)
 		return 256 * KIB;
-	while (size < MAX_READ && size * 50 < rate)
+	while (size < MIB && size * 100 < rate)
 		size *= 2;
 	return size;
 }
 
-static uint64_t write_size(const struct iscsi_session *s, uint64_t left)
+static uint64_t write_size(const struct iscsi_pool *pool, const struct iscsi_session *s,
+			   uint64_t left)
 {
-	uint64_t one = MIN(s->one_trip_bytes, MAX_WRITE);
+	uint64_t one = s->one_trip_bytes, paced = paced_size(pool, true);
 
 	if (one >= 64 * KIB || s->write_bytes + left <= FEW_COMMANDS * one)
-		return one;
-	return MIN(MAX(s->max_burst_bytes, one), 256 * KIB);
+		return MIN(one, paced);
+	paced = MIN(paced, 256 * KIB);
+	return MIN(MAX(s->max_burst_bytes, one), paced);
 }
 
 static uint64_t same_size(const struct iscsi_pool *pool)
@@ -98,12 +99,21 @@ static uint64_t piece_size(const struct iscsi_pool *pool, const struct iscsi_ses
 	uint64_t size = left;
 
 	if (kind == ISCSI_READ)
-		size = read_size(pool);
+		size = paced_size(pool, false);
 	else if (kind == ISCSI_WRITE || kind == ISCSI_ZEROES)
-		size = write_size(s, left);
+		size = write_size(pool, s, left);
 	else if (kind == ISCSI_SAME)
 		size = same_size(pool);
 	return MIN(size, left);
+}
+
+uint64_t iscsi_io_next_bytes(const struct iscsi_pool *pool, const struct iscsi_io *io)
+{
+	uint64_t left = io->req->length - io->cut_bytes;
+
+	if (io->req->op == BLK_READ)
+		return MIN(paced_size(pool, false), left);
+	return io->req->op == BLK_WRITE ? MIN(paced_size(pool, true), left) : SAME_COST;
 }
 
 /* How many entries of @iov cover @length bytes from @skip. */

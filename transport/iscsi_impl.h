@@ -210,6 +210,8 @@ void iscsi_check(const struct iscsi_pool *pool);
 bool iscsi_io_uncut(const struct iscsi_io *io);
 /* What its next command for that part will be. */
 enum iscsi_kind iscsi_io_kind(const struct iscsi_io *io);
+/* About how many bytes that command will put in flight. */
+uint64_t iscsi_io_next_bytes(const struct iscsi_pool *pool, const struct iscsi_io *io);
 /*
  * The next command of @io, of a size that suits @s; the final SYNC when nothing is uncut. The
  * caller owns it; it counts in io->commands. NULL: no memory.

@@ -288,7 +288,7 @@ void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_
 	settle(pool, io, ended);
 }
 
-static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool write)
+static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool write, uint64_t bytes)
 {
 	uint64_t used = write ? s->write_bytes : s->read_bytes;
 	uint64_t limit = iscsi_window_limit(write ? &s->writes : &s->reads);
@@ -301,11 +301,13 @@ static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool wri
 		return false;
 	if (lane == BLK_LANE_WARM)
 		limit /= 2;
-	return !used || used < limit;
+	/* To the nearest whole command, but always one: a small window must not stop all. */
+	return !used || used + bytes / 2 <= limit;
 }
 
 /* The least loaded session with room; equals take turns. */
-static struct iscsi_session *choose(struct iscsi_pool *pool, enum blk_lane lane, bool write)
+static struct iscsi_session *choose(struct iscsi_pool *pool, enum blk_lane lane, bool write,
+				    uint64_t bytes)
 {
 	struct iscsi_session *best = NULL;
 	uint64_t best_load = 0;
@@ -314,7 +316,7 @@ static struct iscsi_session *choose(struct iscsi_pool *pool, enum blk_lane lane,
 		struct iscsi_session *s = &pool->sessions[(pool->next_session + n) % pool->count];
 		uint64_t load = s->read_bytes + s->write_bytes;
 
-		if (!has_room(s, lane, write) || (best && load >= best_load))
+		if (!has_room(s, lane, write, bytes) || (best && load >= best_load))
 			continue;
 		best = s;
 		best_load = load;
@@ -352,7 +354,7 @@ static bool give_again(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi
 
 	if (!cmd || blocked(pool, cmd->io))
 		return false;
-	s = choose(pool, lane, is_write(cmd->kind));
+	s = choose(pool, lane, is_write(cmd->kind), cmd->cost);
 	if (!s)
 		return false;
 	list_del(&cmd->link);
@@ -374,7 +376,7 @@ static bool give_new(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_s
 		list_del(&io->link);
 		return true;
 	}
-	s = choose(pool, lane, is_write(iscsi_io_kind(io)));
+	s = choose(pool, lane, is_write(iscsi_io_kind(io)), iscsi_io_next_bytes(pool, io));
 	if (!s)
 		return false;
 	cmd = iscsi_cut(pool, s, io);

@@ -41,7 +41,7 @@ uint64_t iscsi_window_limit(const struct iscsi_window *w)
 	if (!rate)
 		return INITIAL_BYTES;
 	bytes = (double)rate * (double)(w->min_ns + SLACK_NS) / (double)NSEC_PER_SEC;
-	bytes *= w->full ? 1.5 : 2.0;
+	bytes *= w->full ? 1.25 : 2.0;
 	if (bytes > ISCSI_WINDOW_MAX)
 		return ISCSI_WINDOW_MAX;
 	return MAX((uint64_t)bytes, (uint64_t)ISCSI_WINDOW_MIN);

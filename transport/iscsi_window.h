@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ISCSI_WINDOW_MIN (256u << 10)
+#define ISCSI_WINDOW_MIN (128u << 10)
 #define ISCSI_WINDOW_MAX (16u << 20)
 #define ISCSI_WINDOW_ROUNDS 10
 
@@ -28,7 +28,7 @@ struct iscsi_window {
 	uint64_t rate[ISCSI_WINDOW_ROUNDS]; /* bytes/s, best of each round */
 	unsigned round;
 	uint64_t round_end_bytes; /* the round is over once what was sent by then is delivered */
-	bool full;                /* the rate stopped growing: gain 1.5 instead of 2 */
+	bool full;                /* the rate stopped growing: gain 1.25 instead of 2 */
 	unsigned flat_rounds;
 	uint64_t flat_rate;
 };

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of power-cut.sh that are not shell.
+"""The parts of power-cut.sh and far-order.sh that are not shell.
 
 cut.py write DISK ROOT SEED COUNT      write to DISK; marks go to the recorder mounted at ROOT
 cut.py check DISK SEED COUNT LOW [HIGH] DISK must be the state after write LOW, or a later one (up to HIGH);
                                        prints which
+cut.py far DISK SEED COUNT             DISK must be the state at some flush, with any part of what was
+                                       written up to the next one; prints how many flushes
 cut.py floor LIST CUT                  the last write flushed, and the last acknowledged, before record CUT
 cut.py points LIST SEED N              N records to cut behind: after marks, and anywhere
 cut.py mark ROOT TEXT                  a mark into the recording
@@ -38,20 +40,25 @@ def writes(seed, count, sectors):
         yield k, first, n, dice.random() < 0.1
 
 
+def flushes(seed, count):
+    """Behind which writes there is one. The last are never flushed: they are for kill -9 and recovery."""
+    dice = random.Random("flush " + seed)
+    return {k for k in range(1, count - 29) if dice.random() < 0.12}
+
+
 def write(disk, root, seed, count):
     # Direct: the kernel cuts a buffered write at the first page boundary, and each part is a write then.
     fd = os.open(disk, os.O_RDWR | os.O_DIRECT)
     buf = mmap.mmap(-1, 1 << 20)
     sectors = os.fstat(fd).st_size // SECTOR
-    dice = random.Random("flush " + seed)
+    flushed = flushes(seed, int(count))
     for k, first, n, zero in writes(seed, int(count), sectors):
         data = bytes(n * SECTOR) if zero else b"".join(stamp(k, s) for s in range(first, first + n))
         buf[: len(data)] = data
         if os.pwrite(fd, memoryview(buf)[: len(data)], first * SECTOR) != len(data):
             sys.exit("a short write")
         mark(root, "acked %d" % k)
-        # The last ones are never flushed: what becomes of them is for kill -9 and recovery.
-        if k <= int(count) - 30 and dice.random() < 0.12:
+        if k in flushed:
             os.fsync(fd)
             mark(root, "flushed %d" % k)
 
@@ -86,6 +93,30 @@ def check(disk, seed, count, low, high=None):
             return
     sys.exit("no state from write %d to %d looks like this; newest sector seen is of write %d, %d are of none" %
              (low, high, max(got), got.count(-1)))
+
+
+def far(disk, seed, count):
+    got = seen(disk)
+    flushed = flushes(seed, int(count))
+    base, now = [0] * len(got), {}  # at the last flush; sector → what it held, then and since
+    wrong = sum(g != 0 for g in got)  # sectors that neither of the two explains
+    epochs, best = 0, len(got)
+    for k, first, n, zero in writes(seed, int(count), len(got)):
+        for s in range(first, first + n):
+            held = now.setdefault(s, [base[s]])
+            wrong -= got[s] not in held
+            held.append(0 if zero else k)
+            wrong += got[s] not in held
+        best = min(best, wrong)
+        if wrong == 0:
+            print(epochs)
+            return
+        if k in flushed:
+            for s, held in now.items():
+                wrong += (got[s] != held[-1]) - (got[s] not in held)
+                base[s] = held[-1]
+            epochs, now = epochs + 1, {}
+    sys.exit("no flush explains this: at best %d sectors are wrong" % best)
 
 
 def marks(path):
@@ -143,5 +174,5 @@ def mark(root, text):
 
 
 if __name__ == "__main__":
-    {"write": write, "check": check, "floor": floor, "points": points,
+    {"write": write, "check": check, "far": far, "floor": floor, "points": points,
      "mark": mark, "copy": copy_and_mark}[sys.argv[1]](*sys.argv[2:])

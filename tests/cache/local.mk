@@ -56,3 +56,5 @@ EXTRA_DIST += tests/cache/reader.py tests/cache/scribble.py tests/cache/spoil.py
 dist_check_SCRIPTS += tests/cache/power-cut.sh
 TESTS += tests/cache/power-cut.sh
 EXTRA_DIST += tests/cache/cut.py
+dist_check_SCRIPTS += tests/cache/far-order.sh
+TESTS += tests/cache/far-order.sh

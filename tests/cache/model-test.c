@@ -13,23 +13,11 @@
 #include "core/parse.h"
 #include "tests/cache/model.h"
 
-<<<<<<< HEAD
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/lsan_interface.h>
 #else
-#define __lsan_disable()
+#define __lsan_disable() (void)0
 #endif
-=======
-/*
- * A simulated kill leaves behind what the killed process had allocated: that is no leak of ours.
- * The tests that stop cleanly look for leaks.
- */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-	return "detect_leaks=0";
-}
->>>>>>> main
 
 static uint64_t env_u64(const char *name, uint64_t fallback)
 {
@@ -44,9 +32,6 @@ static void scenario(const char *name, const struct model_config *base, unsigned
 	struct model_result sum = { 0 };
 	uint64_t seed = env_u64("MODEL_SEED", 0);
 
-	/* Whoever is killed with work under way frees none of it, and leaks say nothing here. */
-	if (base->crash_once_in)
-		__lsan_disable();
 	runs = (unsigned)env_u64("MODEL_RUNS", runs);
 	for (unsigned i = 0; i < (seed ? 1 : runs); i++) {
 		struct model_config conf = *base;

@@ -132,9 +132,9 @@ class Segment:
     def __init__(self, path, number, identity):
         self.file = open(path, "rb")
         self.number, self.identity = number, identity
-        self.counts = self.header(self.slot(0))
         self.records, self.named = [], []
-        self.durable = 0
+        self.watermark = self.durable = 0
+        self.counts = self.header(self.slot(0))
         if self.counts and not self.footer():
             self.records = []
             self.walk()
@@ -144,13 +144,20 @@ class Segment:
 
     def header(self, raw):
         if not slot_good(raw, b"NBSEGM01"):
-            return False
+            return self.header_lost()
         features, uuid, number, size, self.kind, _, self.incarnation, self.first_seq, self.watermark, _ = \
             struct.unpack_from("<Q16sIIIIQQQQ", raw, 16)
         if features:
             raise Unreadable("segment %08x: unknown features %#x" % (number, features))
         return (number == self.number and size == self.identity.segment_bytes and
                 uuid == self.identity.uuid and self.kind in (LOG, CLEAN))
+
+    def header_lost(self):
+        raw = self.slot(self.identity.slots - 1)
+        if not slot_good(raw, b"NBTRAIL1"):
+            return False
+        uuid, number, self.kind, self.incarnation = struct.unpack_from("<16sIIQ", raw, 16)
+        return (uuid, number) == (self.identity.uuid, self.number)
 
     def take(self, records, crcs):
         at = 0
@@ -278,6 +285,8 @@ class Cache:
         self.watermark = max([0] + marks + [s.watermark for s in log])
         self.durable = max([0] + [s.durable for s in log])
         self.limit = max(self.watermark, self.durable, boot_word(directory))
+        if self.identity.clean:
+            self.watermark = self.limit = max(self.limit, self.max_seen)
         self.cuts = [r for r in self.log if r.kind == CUT and r.crcs is not None]
         numbers = [r.seq for r in self.log]
         for cut in self.cuts:

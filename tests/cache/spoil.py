@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""spoil.py DIR payload|header SEED: damage a cache directory as a rotten disk would: one payload slot of
+"""spoil.py DIR payload|header|segment SEED: damage a cache directory as a rotten disk would: one payload slot of
 a dirty block, or the header of a batch that holds dirty data, has later ones behind it and stands in a
-segment without a footer. Prints nothing; exit 1 if there is nothing of that kind."""
+segment without a footer, or the header of a sealed segment with dirty data. Exit 1 if there is nothing of
+that kind."""
 import os
 import random
 import sys
@@ -41,6 +42,11 @@ def main():
             sys.exit("no dirty block")
         blk, r = dice.choice(blocks)
         flip(cache, r.segment, r.slot + blk - r.blk)
+    elif sys.argv[2] == "segment":
+        sealed = [s for s in {r.segment for r in cache.dirty.values()} if s.slot(cache.identity.slots - 1)[:8] == b"NBTRAIL1"]
+        if not sealed:
+            sys.exit("no sealed segment")
+        flip(cache, min(sealed, key=lambda s: s.number), 0)
     else:
         places = list(headers(cache))
         if not places:

@@ -9,7 +9,9 @@ INTEGRATION_TESTS = \
 	tests/integration/iscsi-outage.sh \
 	tests/integration/kill9.sh \
 	tests/integration/life.sh \
+	tests/integration/refusals.sh \
 	tests/integration/small-cache.sh \
+	tests/integration/user.sh \
 	tests/integration/warm-drop.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
 TESTS += $(INTEGRATION_TESTS)
