@@ -241,6 +241,46 @@ static int find_runs(struct read_op *op, bool *ret_hit, struct todo *todo)
 
 /* ---- without the lock: local runs ---- */
 
+static bool record_at_target(const struct cache *c, const struct seg_table *t, uint32_t slot)
+{
+	for (uint32_t i = 0; i < t->nrecords; i++) {
+		const struct format_record *r = &t->record[i];
+
+		if (slot >= r->slot && slot - r->slot < format_payload(r))
+			return r->seq <= c->destaged_seq;
+	}
+	return false;
+}
+
+/*
+ * Has the target what stands in @slot? Behind a segment's newest record the older ones may be
+ * there already; its table tells, which may cost a disk read. The segment is pinned; no lock.
+ */
+static bool slot_at_target(struct cache *c, uint32_t slot)
+{
+	uint32_t segment = slot_segment(c, slot), i = slot % c->seg_slots;
+	struct segment *s = &c->seg[segment];
+	struct seg_table t = { 0 };
+	bool there, sealed;
+	struct todo todo;
+
+	cache_lock(c, &todo);
+	there = s->class != FORMAT_LOG || s->last_data_seq <= c->destaged_seq;
+	sealed = s->state != SEG_HEAD && s->state != SEG_SEALING;
+	if (!there && !sealed)
+		there = record_at_target(c, &s->table, i);
+	cache_unlock(c, &todo);
+	if (there || !sealed)
+		return there;
+	if (table_load(c, segment, s->file, s->incarnation, &t, NULL) < 0)
+		return false;
+	cache_lock(c, &todo);
+	there = record_at_target(c, &t, i);
+	cache_unlock(c, &todo);
+	seg_table_fini(&t);
+	return there;
+}
+
 /*
  * A block is not what the map said. Drop it where the far side has the same version; else it is
  * lost: BAD. Nothing happens if the map has moved on meanwhile.
@@ -248,8 +288,7 @@ static int find_runs(struct read_op *op, bool *ret_hit, struct todo *todo)
 static void bad_block(struct read_op *op, uint64_t blk, uint32_t slot)
 {
 	struct cache *c = op->cache;
-	struct segment *s = &c->seg[slot_segment(c, slot)];
-	bool dirty = false, mine = false;
+	bool dirty = !slot_at_target(c, slot), mine = false;
 	struct todo todo;
 	uint64_t entry;
 
@@ -257,7 +296,6 @@ static void bad_block(struct read_op *op, uint64_t blk, uint32_t slot)
 	entry = map_get(&c->map, blk);
 	if (map_entry_state(entry) == MAP_DATA && map_entry_slot(entry) == slot) {
 		mine = true;
-		dirty = s->class == FORMAT_LOG && s->last_data_seq > c->destaged_seq;
 		cache_map_set(c, blk, dirty ? MAP_ENTRY_BAD : MAP_ENTRY_NONE);
 		if (dirty)
 			cache_note_damage(c, blk, 1, true);

@@ -55,7 +55,9 @@ struct rig *rig_create(uint64_t seed, uint64_t size_bytes)
 	rig->safe = sim_alloc(size_bytes);
 	rig->now_stamp = sim_alloc(size_bytes * sizeof(uint32_t));
 	rig->safe_stamp = sim_alloc(size_bytes * sizeof(uint32_t));
-	fill(rig->now, 0, size_bytes, 0);
+	rig->first = sim_alloc(size_bytes);
+	fill(rig->first, 0, size_bytes, 0);
+	memcpy(rig->now, rig->first, size_bytes);
 	memcpy(rig->safe, rig->now, size_bytes);
 	simfar_meddle(rig->far, 0, rig->now, size_bytes);
 	if (identity_init(&rig->identity, 1) < 0)
@@ -75,6 +77,7 @@ void rig_destroy(struct rig *rig)
 		free(rig->op[i]);
 	}
 	free(rig->op);
+	free(rig->first);
 	free(rig->now);
 	free(rig->safe);
 	free(rig->now_stamp);
@@ -394,6 +397,11 @@ void rig_check_far(struct rig *rig)
 }
 
 /* ---- reading all ---- */
+
+bool rig_was(const struct rig *rig, uint64_t at, uint8_t value)
+{
+	return value == rig->first[at] || may_be(rig, at, value, 0, false);
+}
 
 int rig_read(struct rig *rig, uint64_t offset, uint64_t length, uint8_t *buf)
 {

@@ -63,6 +63,7 @@ struct rig {
 	size_t power_op; /* and those before this one may be gone */
 	uint32_t changes;
 	uint64_t moment;
+	uint8_t *first;      /* what the volume held at the beginning */
 	uint8_t *now;        /* last acknowledged */
 	uint32_t *now_stamp; /* number of that change */
 	uint8_t *safe;       /* last one that a FLUSH or FUA made durable */
@@ -114,6 +115,8 @@ void rig_check_far(struct rig *rig);
 uint64_t rig_read_all(struct rig *rig, bool errors_fine);
 /* Read all and take what was read for what it is from now on. */
 void rig_settle(struct rig *rig);
+/* Byte @at of the volume was @value at some time, at the beginning or by a change. */
+bool rig_was(const struct rig *rig, uint64_t at, uint8_t value);
 /* One byte range: 0 or the error of the read; what was read is in @buf, which may be NULL. */
 int rig_read(struct rig *rig, uint64_t offset, uint64_t length, uint8_t *buf);
 
