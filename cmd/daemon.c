@@ -295,7 +295,7 @@ static void begin_drain(struct daemon *d)
 	pthread_mutex_lock(&d->lock);
 	if (d->umount == UMOUNT_DRAINING) {
 		flush = d->umount_flush;
-		d->deadline_ns = after(d->umount_limit_ns);
+		d->deadline_ns = d->umount_deadline_ns;
 	} else if (d->phase != PHASE_DETACHED) {
 		d->deadline_ns = after(d->conf->stop_timeout_ns);
 	}
@@ -321,6 +321,12 @@ static void try_umount(struct daemon *d)
 	}
 	d->umount = UMOUNT_DRAINING;
 	d->umount_polled_ns = clock_monotonic_ns();
+	/*
+	 * The kernel tells within moments that its side is gone, unless another mount namespace has
+	 * a copy of the mount: that one is served like a handle left open, and not for ever.
+	 */
+	d->phase = PHASE_DETACHED;
+	d->deadline_ns = MIN(d->umount_deadline_ns, after(d->conf->stop_timeout_ns));
 }
 
 bool daemon_umount_attended(const struct daemon *d)

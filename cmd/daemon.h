@@ -84,9 +84,9 @@ struct daemon {
 	bool drained;          /* the drain ended */
 	enum umount_step umount;
 	bool umount_flush;
-	bool umount_busy;         /* FAILED because somebody uses it */
-	const void *umount_job;   /* what the client holds; NULL: it gave it back */
-	uint64_t umount_limit_ns; /* how long the last drain may take; UINT64_MAX */
+	bool umount_busy;            /* FAILED because somebody uses it */
+	const void *umount_job;      /* what the client holds; NULL: it gave it back */
+	uint64_t umount_deadline_ns; /* when the client's patience ends; UINT64_MAX */
 	uint64_t umount_polled_ns;
 	char umount_error[256];
 

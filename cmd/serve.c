@@ -153,8 +153,10 @@ static int start_umount(struct job *j, const json_t *args, struct err *err)
 	d->umount_busy = false;
 	d->umount_job = j;
 	d->umount_flush = !json_is_false(json_object_get(args, "flush"));
-	d->umount_limit_ns = timeout && seconds < 1e9 ? (uint64_t)(seconds * 1e9) : UINT64_MAX;
 	d->umount_polled_ns = clock_monotonic_ns();
+	d->umount_deadline_ns = timeout && seconds < 1e9
+					? d->umount_polled_ns + (uint64_t)(seconds * 1e9)
+					: UINT64_MAX;
 	d->umount_error[0] = '\0';
 	pthread_cond_signal(&d->changed);
 	return 0;

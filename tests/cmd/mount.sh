@@ -115,6 +115,21 @@ exec 9<&-
 expect 0 "everything is at the target" umount "$dir/mnt"
 gone "$pid"
 
+# --- a copy of the mount in another namespace does not hold umount up for ever
+if unshare -m --propagation private true 2>/dev/null; then
+	mount --stop-timeout 2s
+	unshare -m --propagation private sleep 1000 &
+	pids+=($!)
+	timeout 10 bash -c "until grep -q '$dir/mnt ' /proc/$!/mountinfo && \
+		[ \$(readlink /proc/$!/ns/mnt) != \$(readlink /proc/self/ns/mnt) ]; do :; done" ||
+		fail "no other namespace"
+	write copy 1
+	expect 0 "everything is at the target" umount "$dir/mnt"
+	gone "$pid"
+	far copy 1 || fail "umount with a copy elsewhere lost data"
+	kill -9 "${pids[-1]}"
+fi
+
 # --- the directory is bound to its volume
 expect 1 "belongs to another volume" mount "${opts[@]}" "file://$dir/other" "$dir/mnt"
 mountpoint -q "$dir/mnt" && fail "mounted all the same"
