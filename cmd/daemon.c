@@ -27,8 +27,6 @@
 
 /* How long a client of `nearblk umount` has to fetch the last word before the process ends. */
 #define LAST_WORD_NS (2 * NSEC_PER_SEC)
-/* A client that has not asked for this long is gone. */
-#define CLIENT_GONE_NS (15 * NSEC_PER_SEC)
 #define WAKE_UP_NS (5 * NSEC_PER_SEC)
 
 /* Ends the signal thread; from outside it means nothing. */
@@ -297,7 +295,7 @@ static void begin_drain(struct daemon *d)
 	pthread_mutex_lock(&d->lock);
 	if (d->umount == UMOUNT_DRAINING) {
 		flush = d->umount_flush;
-		d->deadline_ns = after(d->umount_limit_ns);
+		d->deadline_ns = d->umount_deadline_ns;
 	} else if (d->phase != PHASE_DETACHED) {
 		d->deadline_ns = after(d->conf->stop_timeout_ns);
 	}
@@ -323,6 +321,17 @@ static void try_umount(struct daemon *d)
 	}
 	d->umount = UMOUNT_DRAINING;
 	d->umount_polled_ns = clock_monotonic_ns();
+	/*
+	 * The kernel tells within moments that its side is gone, unless another mount namespace has
+	 * a copy of the mount: that one is served like a handle left open, and not for ever.
+	 */
+	d->phase = PHASE_DETACHED;
+	d->deadline_ns = MIN(d->umount_deadline_ns, after(d->conf->stop_timeout_ns));
+}
+
+bool daemon_umount_attended(const struct daemon *d)
+{
+	return d->umount_job && clock_monotonic_ns() - d->umount_polled_ns < CLIENT_GONE_NS;
 }
 
 /* Nobody waits for this umount any more: it ends like a plain one. The lock is held. */
@@ -330,7 +339,7 @@ static void check_client(struct daemon *d)
 {
 	if (d->umount != UMOUNT_DRAINING || d->phase != PHASE_DRAINING)
 		return;
-	if (d->umount_attended && clock_monotonic_ns() - d->umount_polled_ns < CLIENT_GONE_NS)
+	if (daemon_umount_attended(d))
 		return;
 	d->deadline_ns = MIN(d->deadline_ns, after(d->conf->stop_timeout_ns));
 	d->umount = UMOUNT_NONE;
@@ -401,7 +410,7 @@ static void say_last_word(struct daemon *d)
 	if (d->umount != UMOUNT_DRAINING)
 		return;
 	d->umount = UMOUNT_DONE;
-	while (d->umount_attended && clock_monotonic_ns() < end)
+	while (d->umount_job && clock_monotonic_ns() < end)
 		wait_change(d, end);
 }
 

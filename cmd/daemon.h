@@ -15,6 +15,7 @@
 #include "cache/cache.h"
 #include "cmd/stack.h"
 #include "control/server.h"
+#include "core/clock.h"
 #include "core/log.h"
 #include "mount/mount.h"
 
@@ -58,6 +59,9 @@ enum umount_step {
 	UMOUNT_FAILED, /* still mounted */
 };
 
+/* A client that has not asked for this long is gone. */
+#define CLIENT_GONE_NS (15 * NSEC_PER_SEC)
+
 struct daemon {
 	const struct daemon_config *conf;
 	struct stack stack;
@@ -80,9 +84,9 @@ struct daemon {
 	bool drained;          /* the drain ended */
 	enum umount_step umount;
 	bool umount_flush;
-	bool umount_busy;         /* FAILED because somebody uses it */
-	bool umount_attended;     /* a client holds the job */
-	uint64_t umount_limit_ns; /* how long the last drain may take; UINT64_MAX */
+	bool umount_busy;            /* FAILED because somebody uses it */
+	const void *umount_job;      /* what the client holds; NULL: it gave it back */
+	uint64_t umount_deadline_ns; /* when the client's patience ends; UINT64_MAX */
 	uint64_t umount_polled_ns;
 	char umount_error[256];
 
@@ -99,6 +103,9 @@ int daemon_run(const struct daemon_config *conf);
 
 /* The functions behind the control socket; ctx is the daemon. cmd/serve.c. */
 extern const struct control_ops daemon_control_ops;
+
+/* Somebody still wants to hear how the umount goes. With d->lock held. */
+bool daemon_umount_attended(const struct daemon *d);
 
 /* What is not yet at the target. Any thread while the cache exists. */
 uint64_t daemon_dirty_bytes(struct daemon *d);

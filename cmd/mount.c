@@ -122,6 +122,9 @@ static int configure(struct option_set *set, struct daemon_config *conf, struct 
 	stack->no_readahead = v[OPT_NO_READAHEAD].number;
 	stack->delay_ns = v[OPT_DEBUG_DELAY].number;
 	stack->count = v[OPT_DEBUG_COUNT].number;
+	if (strcmp(conf->log, "stderr") == 0 && !v[OPT_FOREGROUND].number)
+		return err_set(err, -EINVAL,
+			       "--log stderr needs --foreground: a daemon leaves the terminal");
 	if (v[OPT_CACHE_SIZE].given && v[OPT_MAX_DIRTY].given &&
 	    stack->max_dirty_bytes > stack->cache_size_bytes)
 		return err_set(err, -EINVAL, "--max-dirty %s is more than --cache-size %s",

@@ -91,7 +91,7 @@ static const struct option_def defs[OPT_COUNT] = {
 	},
 	[OPT_LOG] = {
 		.name = "log", .type = OPTION_TEXT, .arg = "WHERE",
-		.help = "stderr, syslog, journal or a file",
+		.help = "stderr (with --foreground), syslog, journal or a file",
 		.initial_help = "journal, else syslog, else the file log in the cache directory; "
 				"stderr with --foreground",
 		.commands = CMD_MOUNT,

@@ -133,15 +133,17 @@ static void run_drop(struct task *task)
 	job_end(j, cache_drop(j->daemon->stack.cache));
 }
 
-static int start_umount(struct daemon *d, const json_t *args, struct err *err)
+static int start_umount(struct job *j, const json_t *args, struct err *err)
 {
+	struct daemon *d = j->daemon;
 	json_t *timeout = json_object_get(args, "timeout_seconds");
 	double seconds = json_number_value(timeout);
 
 	if (timeout && (!json_is_number(timeout) || seconds < 0))
 		return err_set(err, -EINVAL, "timeout_seconds is not a number of seconds");
 	guard(&d->lock);
-	if (d->umount == UMOUNT_WANTED || d->umount == UMOUNT_DRAINING || d->umount_attended)
+	/* One that failed is over when its client has fetched the answer, or was killed. */
+	if (d->umount == UMOUNT_WANTED || d->umount == UMOUNT_DRAINING || daemon_umount_attended(d))
 		return err_set(err, -EBUSY, "another umount of this volume is under way");
 	if (d->phase != PHASE_MOUNTED)
 		return err_set(err, -EBUSY,
@@ -149,10 +151,12 @@ static int start_umount(struct daemon *d, const json_t *args, struct err *err)
 			       "sends what is dirty");
 	d->umount = UMOUNT_WANTED;
 	d->umount_busy = false;
-	d->umount_attended = true;
+	d->umount_job = j;
 	d->umount_flush = !json_is_false(json_object_get(args, "flush"));
-	d->umount_limit_ns = timeout && seconds < 1e9 ? (uint64_t)(seconds * 1e9) : UINT64_MAX;
 	d->umount_polled_ns = clock_monotonic_ns();
+	d->umount_deadline_ns = timeout && seconds < 1e9
+					? d->umount_polled_ns + (uint64_t)(seconds * 1e9)
+					: UINT64_MAX;
 	d->umount_error[0] = '\0';
 	pthread_cond_signal(&d->changed);
 	return 0;
@@ -183,7 +187,7 @@ static int start_kind(struct job *j, const char *kind, const json_t *args, struc
 	}
 	if (strcmp(kind, "umount") == 0) {
 		j->kind = JOB_UMOUNT;
-		return start_umount(d, args, err);
+		return start_umount(j, args, err);
 	}
 	return err_set(err, -EINVAL, "unknown kind of job: %.64s", kind);
 }
@@ -244,20 +248,29 @@ static void set_drain(json_t *o, struct daemon *d, uint64_t left)
 				    : json_real((double)st.drain_eta_ns / 1e9));
 }
 
-static void umount_progress(struct daemon *d, json_t *o)
+static void umount_progress(const struct job *j, json_t *o)
 {
+	struct daemon *d = j->daemon;
 	char error[sizeof(d->umount_error)] = "";
 	enum umount_step step;
 	uint64_t left;
-	bool busy;
+	bool busy, ours;
 
 	pthread_mutex_lock(&d->lock);
-	d->umount_polled_ns = clock_monotonic_ns();
+	ours = d->umount_job == j;
+	if (ours)
+		d->umount_polled_ns = clock_monotonic_ns();
 	step = d->umount;
 	busy = d->umount_busy;
 	left = d->final_bytes;
 	memcpy(error, d->umount_error, sizeof(error));
 	pthread_mutex_unlock(&d->lock);
+	if (!ours) {
+		set_state(o, "failed");
+		json_object_set_new(o, "error",
+				    json_string("another umount took the place of this one"));
+		return;
+	}
 	json_object_set_new(o, "unmounted",
 			    json_boolean(step != UMOUNT_WANTED && step != UMOUNT_FAILED));
 	json_object_set_new(o, "busy", json_boolean(busy));
@@ -274,7 +287,7 @@ static json_t *job_progress(void *ctx, void *job)
 
 	switch (j->kind) {
 	case JOB_UMOUNT:
-		umount_progress(ctx, o);
+		umount_progress(j, o);
 		break;
 	case JOB_WARM:
 		warm_job_progress(j->warm, o);
@@ -293,10 +306,14 @@ static json_t *job_progress(void *ctx, void *job)
 }
 
 /* A client that leaves before its umount was tried did not mean it any more. */
-static void leave_umount(struct daemon *d)
+static void leave_umount(const struct job *j)
 {
+	struct daemon *d = j->daemon;
+
 	guard(&d->lock);
-	d->umount_attended = false;
+	if (d->umount_job != j)
+		return;
+	d->umount_job = NULL;
 	if (d->umount == UMOUNT_WANTED || d->umount == UMOUNT_FAILED)
 		d->umount = UMOUNT_NONE;
 	pthread_cond_signal(&d->changed);
@@ -315,7 +332,7 @@ static void job_free(void *ctx, void *job)
 		warm_job_free(j->warm);
 		break;
 	case JOB_UMOUNT:
-		leave_umount(ctx);
+		leave_umount(j);
 		break;
 	case JOB_DROP:
 		break;

@@ -100,6 +100,36 @@ alive "$pid" && fail "the daemon outlives umount"
 mountpoint -q "$dir/mnt" && fail "still mounted"
 expect 0 "no volumes" status
 
+# --- a client that was killed with its umount refused does not bar the next one for good
+mount
+exec 9<"$dir/mnt/disk.img"
+socket=$(find "$dir/run" -type s | head -1)
+post() { curl -s --unix-socket "$socket" -d '{"kind":"umount"}' http://nearblk/v1/jobs; }
+tries=0
+post | grep -q '"id"' || fail "no job for umount"
+until "$nearblk" umount "$dir/mnt" 2>&1 | grep -q "is busy"; do
+	[ $((++tries)) -lt 60 ] || fail "a dead client bars every umount"
+	read -rt 1 <> <(:)
+done
+exec 9<&-
+expect 0 "everything is at the target" umount "$dir/mnt"
+gone "$pid"
+
+# --- a copy of the mount in another namespace does not hold umount up for ever
+if unshare -m --propagation private true 2>/dev/null; then
+	mount --stop-timeout 2s
+	unshare -m --propagation private sleep 1000 &
+	pids+=($!)
+	timeout 10 bash -c "until grep -q '$dir/mnt ' /proc/$!/mountinfo && \
+		[ \$(readlink /proc/$!/ns/mnt) != \$(readlink /proc/self/ns/mnt) ]; do :; done" ||
+		fail "no other namespace"
+	write copy 1
+	expect 0 "everything is at the target" umount "$dir/mnt"
+	gone "$pid"
+	far copy 1 || fail "umount with a copy elsewhere lost data"
+	kill -9 "${pids[-1]}"
+fi
+
 # --- the directory is bound to its volume
 expect 1 "belongs to another volume" mount "${opts[@]}" "file://$dir/other" "$dir/mnt"
 mountpoint -q "$dir/mnt" && fail "mounted all the same"
@@ -151,7 +181,7 @@ mount --debug-fault write:always --stop-timeout 1s
 write six 4
 umount "$dir/mnt" || fail "umount"
 expect 3 "unmounted already" umount --timeout 0 "$dir/mnt"
-expect 3 "the rest is kept in $dir/cache" umount "$dir/mnt"
+expect 3 "not yet at the target, kept in $dir/cache" umount "$dir/mnt"
 gone "$pid"
 mount
 
