@@ -181,8 +181,8 @@ void append_seal(struct appender *a, struct todo *todo)
 	seal->lop.iov = &seal->iov;
 	seal->lop.iovcnt = 1;
 	seal->lop.done = sealed;
-	if (a->class == FORMAT_LOG)
-		s->unsynced = true;
+	/* A footer that is lost is made good by walking the segment: it needs no sync of its own.
+	 */
 	cache_get(c);
 	list_init(&seal->lop.link);
 	list_add_tail(&todo->local, &seal->lop.link);
@@ -283,6 +283,13 @@ static void send_batch(struct appender *a, struct todo *todo)
 	list_add_tail(&todo->local, &a->lop.link);
 }
 
+void log_fail(struct cache *c, struct todo *todo)
+{
+	c->log_failed = true;
+	write_fail_waiting(c, -EIO, todo);
+	drains_end(c, -EIO, todo);
+}
+
 void append_fail(struct appender *a, int result, struct todo *todo)
 {
 	struct list_node *n;
@@ -292,7 +299,7 @@ void append_fail(struct appender *a, int result, struct todo *todo)
 
 		/* A number that was given and never written: nothing may come behind the gap. */
 		if (a->class == FORMAT_LOG && op->numbered)
-			a->cache->log_failed = true;
+			log_fail(a->cache, todo);
 		op->appended(a->cache, op, result, todo);
 	}
 	a->pending_blocks = 0;
@@ -363,11 +370,15 @@ static void batch_failed(struct appender *a, int result, struct todo *todo)
 {
 	struct cache *c = a->cache;
 	struct segment *s = &c->seg[a->head];
-	struct list_node retry;
+	struct list_node retry, *n;
 
 	a->failures++;
 	s->poisoned = true;
 	append_seal(a, todo);
+	/* They have their numbers, so they come first, and whatever would make room comes behind
+	 * them. */
+	list_for_each(n, &a->flight)
+		list_entry(n, struct append_op, link)->control = true;
 	list_init(&retry);
 	list_splice_tail(&retry, &a->flight);
 	list_splice_tail(&retry, &a->pending);
@@ -376,7 +387,7 @@ static void batch_failed(struct appender *a, int result, struct todo *todo)
 		append_fail(a, result, todo);
 		a->failures = 0;
 	} else if (a->failures >= APPEND_TRIES) {
-		c->log_failed = true;
+		log_fail(c, todo);
 		append_fail(a, -EIO, todo);
 	}
 }
@@ -438,6 +449,8 @@ static void batch_done(struct lio_op *lop, int result)
 	}
 	if (a->class == FORMAT_LOG && epoch_wants_cut(c))
 		epoch_cut(c, &todo);
+	if (!janitor_dropped(c))
+		janitor_kick(c);
 	append_kick(a, &todo);
 	fatal = a->class == FORMAT_LOG && c->log_failed;
 	cache_put(c);
@@ -465,7 +478,7 @@ static void sync_finish(struct cache *c, struct todo *todo)
 	struct list_node *n, *tmp;
 
 	if (c->sync_result < 0)
-		c->log_failed = true;
+		log_fail(c, todo);
 	else if (c->sync_target > c->durable_seq)
 		c->durable_seq = c->sync_target;
 	list_for_each_safe(n, tmp, &c->sync_waits) {

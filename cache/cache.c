@@ -318,7 +318,9 @@ static void cache_submit(struct blk_dev *dev, struct blk_req *req)
 		break;
 	case BLK_READ:
 	case BLK_WRITE:
-		if (req->length > piece_bytes(c, req) || req->iovcnt > IOV_MAX_PIECE)
+		/* Counted in blocks: one that begins inside a block touches one more. */
+		if (req->offset % BLK + req->length > piece_bytes(c, req) ||
+		    req->iovcnt > IOV_MAX_PIECE)
 			split_data(c, req);
 		else
 			dispatch(c, req);
@@ -339,7 +341,8 @@ static void cancel_held(struct cache *c, struct blk_req *req, struct list_node *
 {
 	struct held *held = req->dev_data;
 
-	if (!held)
+	/* Nothing, or (todo_done()) a result on its way out. */
+	if ((intptr_t)held <= 0)
 		return;
 	switch (held->kind) {
 	case HELD_READ:
@@ -440,7 +443,7 @@ static void set_limits(struct cache *c)
 
 	c->seg_slots = (uint32_t)(seg_bytes / FORMAT_SLOT_BYTES);
 	c->limit_segs = (uint32_t)MAX(c->conf.limit_bytes / seg_bytes, RESERVED_SEGMENTS + 4ull);
-	c->limit_segs = MIN(c->limit_segs, (1u << MAP_SLOT_BITS) / c->seg_slots);
+	c->limit_segs = MIN(c->limit_segs, (1u << MAP_SLOT_BITS) / c->seg_slots - SPARE_SEGMENTS);
 	/* A segment holds a little less than its size in batches: footer, room too short for the
 	 * next one. */
 	most = (c->limit_segs - RESERVED_SEGMENTS) * seg_bytes / 8 * 6;
@@ -517,8 +520,14 @@ static void sync_log(struct cache *c)
 		if (!segment_in_use(s) || s->class != FORMAT_LOG || !s->unsynced)
 			continue;
 		r = lio_fdatasync(c->lio, s->file);
-		if (r < 0)
+		if (r < 0) {
+			struct todo todo;
+
 			log_error("cannot make the guest log durable: %s", strerror(-r));
+			cache_lock(c, &todo);
+			log_fail(c, &todo);
+			cache_unlock(c, &todo);
+		}
 	}
 }
 
@@ -541,8 +550,11 @@ static void cache_stop(struct blk_dev *dev)
 				append_fail(a[i], -ESHUTDOWN, &todo);
 	}
 	cache_unlock(c, &todo);
-	if (!started)
+	if (!started) {
+		/* A start that failed may have left the index at work. */
+		cache_wait(c, quiet);
 		return;
+	}
 	/* Gives back every fetch and every command of write-back. */
 	blk_stop(dev->inner);
 	cache_wait(c, quiet);

@@ -46,10 +46,11 @@ static struct index_item *item_new(struct cache *c, enum index_op_kind kind, uin
 	return item;
 }
 
-void indexq_put(struct cache *c, uint64_t blk, uint32_t n, uint32_t slot, const uint32_t *crc)
+/* One extent, within a group. */
+static void put_extent(struct cache *c, uint64_t blk, uint32_t n, uint32_t slot,
+		       const uint32_t *crc)
 {
 	struct index_item *item = item_new(c, INDEX_PUT, blk, n);
-	struct segment *s = &c->seg[slot_segment(c, slot)];
 
 	if (!item)
 		return;
@@ -63,9 +64,23 @@ void indexq_put(struct cache *c, uint64_t blk, uint32_t n, uint32_t slot, const 
 	item->op.extent.kind = INDEX_DATA;
 	item->op.extent.segment = slot_segment(c, slot);
 	item->op.extent.slot = slot % c->seg_slots;
-	item->op.extent.incarnation = s->incarnation;
+	item->op.extent.incarnation = c->seg[slot_segment(c, slot)].incarnation;
 	item->op.extent.crc = item->crc;
 	push(c, item);
+}
+
+void indexq_put(struct cache *c, uint64_t blk, uint32_t n, uint32_t slot, const uint32_t *crc)
+{
+	while (n) {
+		uint32_t room = INDEX_EXTENT_BLOCKS - (uint32_t)(blk % INDEX_EXTENT_BLOCKS);
+		uint32_t part = MIN(n, room);
+
+		put_extent(c, blk, part, slot, crc);
+		blk += part;
+		slot += part;
+		crc += part;
+		n -= part;
+	}
 }
 
 void indexq_zero(struct cache *c, uint64_t blk, uint64_t n)

@@ -45,6 +45,10 @@
 /* Requests are cut into pieces of at most this before anything else sees them. */
 #define PIECE_BYTES (1u << 20)
 #define PIECE_BLOCKS (PIECE_BYTES / BLK)
+/* Segments beyond the limit, for a cache that is all unsent data (see the janitor). */
+#define SPARE_SEGMENTS 4u
+/* An incarnation: the identity's generation at the start (one life), and a counter below. */
+#define INCARNATION_LIFE_SHIFT 24
 
 struct cache;
 struct todo;
@@ -357,6 +361,8 @@ void append_submit(struct appender *a, struct append_op *op, struct todo *todo);
 void append_kick(struct appender *a, struct todo *todo);
 /* End all that waits with @result; what is in flight is not touched. */
 void append_fail(struct appender *a, int result, struct todo *todo);
+/* Nothing can be appended or made durable any more: end all that waits for it. */
+void log_fail(struct cache *c, struct todo *todo);
 /* Seal the head if there is one: no more appends into it. */
 void append_seal(struct appender *a, struct todo *todo);
 /* Call w->synced once all up to w->seq is durable; starts an fdatasync if none is under way. */

@@ -52,6 +52,7 @@ struct janitor {
 
 	unsigned drops_wanted, drops_done;
 	bool dropping;
+	unsigned drop_heads; /* a bit per head still to be sealed for the drop */
 };
 
 void janitor_kick(struct cache *c)
@@ -80,6 +81,11 @@ void janitor_drop(struct cache *c)
 bool janitor_dropped(const struct cache *c)
 {
 	return c->janitor->drops_done == c->janitor->drops_wanted;
+}
+
+static void come_again(struct cache *c)
+{
+	sched_arm(c->sched, &c->janitor->retry, sched_now(c->sched) + DISK_FULL_RETRY_NS);
 }
 
 /* ---- preparing ---- */
@@ -158,8 +164,10 @@ static void prepare(struct cache *c, uint32_t i, enum format_class class, struct
 		give_back(c, i);
 	cache_lock(c, todo);
 	s->filled = filled;
-	if (r == 0)
+	if (r == 0) {
+		c->files += was_absent;
 		r = segment_arm(c, s);
+	}
 	full = r < 0 && !c->disk_full;
 	c->janitor->error = r;
 	if (r < 0) {
@@ -168,7 +176,6 @@ static void prepare(struct cache *c, uint32_t i, enum format_class class, struct
 		c->janitor->stuck = !c->disk_full;
 		sched_arm(c->sched, &c->janitor->retry, sched_now(c->sched) + DISK_FULL_RETRY_NS);
 	} else {
-		c->files += was_absent;
 		c->disk_full = false;
 		s->class = class;
 		s->state = SEG_READY;
@@ -243,8 +250,10 @@ static bool choose_victim(struct cache *c)
 	int tail = log_tail(c), pick;
 	unsigned n = 0;
 
-	if (!cand)
+	if (!cand) {
+		come_again(c);
 		return false;
+	}
 	for (uint32_t i = 0; i < c->nsegs; i++) {
 		const struct segment *s = &c->seg[i];
 
@@ -443,8 +452,10 @@ static bool step_copying(struct cache *c, struct todo *todo)
 		cache_unlock(c, todo);
 		r = table_load(c, j->victim, s->file, s->incarnation, &j->table, NULL);
 		cache_lock(c, todo);
-		if (r == -ENOMEM)
+		if (r == -ENOMEM) {
+			come_again(c);
 			return false;
+		}
 		if (r < 0)
 			empty_blindly(c);
 	}
@@ -500,7 +511,8 @@ static void settle(struct cache *c, uint64_t blk, uint64_t n)
 			run = k;
 			if (!clean)
 				indexq_delete(c, blk, run);
-		} else if (state == MAP_ZERO && run <= ZERO_INDEX_BLOCKS) {
+		} else if (state == MAP_ZERO && run <= ZERO_INDEX_BLOCKS && c->dirty_slots == 0) {
+			/* Not while a power cut could still take back the guest's zeroes. */
 			indexq_zero(c, blk, run);
 		} else {
 			indexq_delete(c, blk, run);
@@ -579,14 +591,31 @@ static bool step_waiting(struct cache *c, struct todo *todo)
 
 /* ---- the task ---- */
 
-static void seal_idle_heads(struct cache *c, struct todo *todo)
+/* Each head once: what arrives later is not what was to be dropped. */
+static void seal_heads_for_drop(struct cache *c, struct todo *todo)
 {
-	for (unsigned i = 0; i < 2; i++)
-		if (c->store[i].head >= 0 && !c->store[i].busy)
-			append_seal(&c->store[i], todo);
-	if (c->log.head >= 0 && !c->log.busy && c->prepared_log >= 2 &&
-	    c->seg[c->log.head].last_seq <= c->destaged_seq && c->seg[c->log.head].end_slot > 1)
-		append_seal(&c->log, todo);
+	struct appender *a[] = { &c->store[0], &c->store[1], &c->log };
+	struct janitor *j = c->janitor;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(a); i++) {
+		bool log = a[i] == &c->log;
+
+		if (!(j->drop_heads & 1u << i) || a[i]->busy)
+			continue;
+		j->drop_heads &= ~(1u << i);
+		if (a[i]->head >= 0 && c->seg[a[i]->head].end_slot > 1 &&
+		    (!log ||
+		     (c->prepared_log >= 2 && c->seg[a[i]->head].last_data_seq <= c->destaged_seq)))
+			append_seal(a[i], todo);
+	}
+}
+
+static bool any_sealing(const struct cache *c)
+{
+	for (uint32_t i = 0; i < c->nsegs; i++)
+		if (c->seg[i].state == SEG_SEALING)
+			return true;
+	return false;
 }
 
 /* One step. False: nothing more to do now. The lock is held. */
@@ -622,11 +651,14 @@ static bool step(struct cache *c, struct todo *todo)
 	if (j->drops_done != j->drops_wanted) {
 		if (!j->dropping) {
 			j->dropping = true;
-			seal_idle_heads(c, todo);
-			return true;
+			j->drop_heads = 7;
 		}
+		seal_heads_for_drop(c, todo);
 		if (choose_victim(c))
 			return true;
+		/* What is being sealed comes next; its end wakes us. */
+		if (j->drop_heads || any_sealing(c))
+			return false;
 		j->dropping = false;
 		j->drops_done = j->drops_wanted;
 		pthread_cond_broadcast(&c->changed);

@@ -394,15 +394,16 @@ static void run_read(struct lio_op *lop, int result)
 	const struct read_run *run = io->run;
 	struct todo todo;
 
-	if (result < 0)
+	/* No memory for the read says nothing of the data. */
+	if (result < 0 && result != -ENOMEM)
 		run_failed(op, run);
-	else
+	else if (result == 0)
 		check_run(op, run);
 	free(io);
 	cache_lock(c, &todo);
 	segment_unpin(c, slot_segment(c, run->slot));
 	cache_unlock(c, &todo);
-	read_part_done(op, 0);
+	read_part_done(op, result == -ENOMEM ? -ENOMEM : 0);
 }
 
 /* From memory at once if the page cache has it, else by a disk read. True: done already. */
@@ -422,11 +423,11 @@ static bool read_slots(struct read_op *op, const struct read_run *run)
 		check_run(op, run);
 		return true;
 	}
-	if (r != -EAGAIN) {
+	if (r != -EAGAIN && r != -ENOMEM) {
 		run_failed(op, run);
 		return true;
 	}
-	io = malloc(sizeof(*io) + (size_t)n * sizeof(*io->iov));
+	io = r == -EAGAIN ? malloc(sizeof(*io) + (size_t)n * sizeof(*io->iov)) : NULL;
 	if (!io) {
 		read_part_done(op, -ENOMEM);
 		/* The part is accounted for; the caller only unpins. */

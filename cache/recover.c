@@ -59,6 +59,7 @@ static int each_extent(void *ctx, const struct index_extent *e)
 static int rebuild(struct recovery *rec)
 {
 	struct cache *c = rec->c;
+	struct todo todo;
 
 	for (uint32_t i = 0; i < c->nsegs; i++) {
 		struct segment *s = &c->seg[i];
@@ -66,11 +67,16 @@ static int rebuild(struct recovery *rec)
 		uint32_t at = 0;
 		int r;
 
-		if (s->state != SEG_SEALED || s->class != FORMAT_CLEAN)
+		/* Numbers that a power cut took may have been given again: another life's fills
+		 * lie. */
+		if (s->state != SEG_SEALED || s->class != FORMAT_CLEAN ||
+		    s->incarnation >> INCARNATION_LIFE_SHIFT < rec->tail_life)
 			continue;
 		r = table_load(c, i, s->file, s->incarnation, &t, NULL);
 		if (r == -ENOMEM)
 			return r;
+		/* From the first put on the index task is at work. */
+		cache_lock(c, &todo);
 		for (uint32_t k = 0; k < t.nrecords; at += format_payload(&t.record[k++])) {
 			const struct format_record *f = &t.record[k];
 
@@ -84,6 +90,7 @@ static int rebuild(struct recovery *rec)
 							t.crc[at + b]));
 			indexq_put(c, f->blk, f->nblocks, i * c->seg_slots + f->slot, &t.crc[at]);
 		}
+		cache_unlock(c, &todo);
 		seg_table_fini(&t);
 	}
 	return 0;
@@ -138,11 +145,6 @@ static void lost_record(struct cache *c, const struct format_record *r, uint64_t
 		return;
 	}
 	cache_note_damage(c, r->blk, r->nblocks, true);
-	c->damaged = true;
-	log_error("cache: %" PRIu64 " bytes at offset %" PRIu64
-		  ", not yet at the target, are damaged on the local disk: reads of them fail, and "
-		  "nothing written after them is sent",
-		  (uint64_t)r->nblocks * BLK, r->blk * BLK);
 }
 
 static int apply_record(struct recovery *rec, struct found *f, struct todo *todo)
@@ -190,6 +192,11 @@ static int fill_map(struct recovery *rec, struct err *err)
 		if (!rec->found[i].void_)
 			r = apply_record(rec, &rec->found[i], &todo);
 	cache_unlock(c, &todo);
+	for (unsigned i = 0; i < MIN(c->ndamage, (unsigned)ARRAY_SIZE(c->damage)); i++)
+		log_error("cache: %" PRIu64 " bytes at offset %" PRIu64
+			  ", not yet at the target, are damaged on the local disk: reads of them "
+			  "fail, and nothing written after them is sent",
+			  c->damage[i].length, c->damage[i].offset);
 	return r < 0 ? err_set(err, r, "out of memory") : 0;
 }
 
@@ -241,7 +248,8 @@ static void sort_segments(struct recovery *rec)
 	 * Never a number that was used before, also not by a segment whose header a power cut took
 	 * but not its footer: the identity's generation grew, durably, with this start.
 	 */
-	c->next_incarnation = MAX(rec->incarnation + 1, c->conf.identity->generation << 24);
+	c->next_incarnation =
+		MAX(rec->incarnation + 1, c->conf.identity->generation << INCARNATION_LIFE_SHIFT);
 	c->next_order = c->next_incarnation;
 }
 

@@ -23,8 +23,6 @@
 
 #include "core/crc32c.h"
 
-#define SPARE_SEGMENTS 4u
-
 /* ---- 1. files ---- */
 
 static int each_name(void *ctx, const char *name)
@@ -36,7 +34,8 @@ static int each_name(void *ctx, const char *name)
 	if (sscanf(name, "%8" SCNx32 ".seg", &n) != 1)
 		return 0;
 	segment_name(n, check);
-	if (strcmp(name, check) == 0 && n < (1u << MAP_SLOT_BITS) / rec->c->seg_slots)
+	if (strcmp(name, check) == 0 &&
+	    n < (1u << MAP_SLOT_BITS) / rec->c->seg_slots - SPARE_SEGMENTS)
 		rec->highest = MAX(rec->highest, n + 1);
 	return 0;
 }
@@ -363,9 +362,11 @@ static int find_end(struct recovery *rec, struct err *err)
 	if (rec->last < rec->limit)
 		return missing(err, rec->last + 1, rec->limit);
 	rec->tail = rec->last + 1;
+	rec->tail_life = UINT64_MAX;
 	for (size_t i = 0; i < rec->nfound; i++) {
 		if (!rec->found[i].void_) {
 			rec->tail = covers_from(&rec->found[i]);
+			rec->tail_life = rec->found[i].incarnation >> INCARNATION_LIFE_SHIFT;
 			break;
 		}
 	}

@@ -26,10 +26,11 @@ struct recovery {
 	struct found *found;
 	size_t nfound;
 	uint64_t destaged, durable, far_as_of;
-	uint64_t limit;    /* up to here a missing record is damage */
-	uint64_t last;     /* newest record kept */
-	uint64_t max_seen; /* newest number found anywhere */
-	uint64_t tail;     /* oldest record kept */
+	uint64_t limit;     /* up to here a missing record is damage */
+	uint64_t last;      /* newest record kept */
+	uint64_t max_seen;  /* newest number found anywhere */
+	uint64_t tail;      /* oldest record kept */
+	uint64_t tail_life; /* in which life of the directory the oldest kept record was written */
 	uint64_t incarnation;
 	uint32_t highest; /* segment number */
 	bool unread;      /* the disk refused to give a part of the log */

@@ -87,7 +87,10 @@ void cache_drain(struct blk_dev *dev, struct cache_drain *drain)
 
 	cache_lock(c, &todo);
 	list_init(&drain->link);
+	/* Behind the last closed epoch there may be only watermarks: nobody waits for those. */
 	drain->seq = c->appended_seq;
+	if (c->open.records == 0 && !list_empty(&c->epochs))
+		drain->seq = list_entry(c->epochs.prev, struct epoch, link)->last_seq;
 	drain->result = 0;
 	if (c->stopping)
 		drain->result = -ESHUTDOWN;

@@ -485,8 +485,12 @@ void write_unthrottle(struct cache *c, struct todo *todo)
 	while ((op = list_first(&c->throttled, struct write_op, link))) {
 		uint64_t now = sched_now(c->sched), delay = delay_now(c, op);
 
-		if (delay == UINT64_MAX)
-			return; /* an epoch that drains brings us back */
+		if (delay == UINT64_MAX) {
+			/* An epoch that drains brings us back; where none is closed, close one. */
+			if (list_empty(&c->epochs))
+				epoch_cut(c, todo);
+			return;
+		}
 		if (now < c->throttle_next_ns && delay) {
 			sched_arm(c->sched, &c->throttle_timer, c->throttle_next_ns);
 			return;
@@ -494,6 +498,7 @@ void write_unthrottle(struct cache *c, struct todo *todo)
 		c->throttle_next_ns = now + delay;
 		list_del(&op->link);
 		c->nthrottled--;
+		op->waiting = false; /* it is not ours to cancel any more */
 		list_add_tail(&todo->writes, &op->link);
 	}
 }
@@ -561,9 +566,6 @@ void write_submit(struct cache *c, struct blk_req *req)
 		if (c->nthrottled == 1)
 			c->throttle_next_ns = MAX(c->throttle_next_ns, sched_now(c->sched));
 		write_unthrottle(c, &todo);
-		/* At the limit with nothing closed yet: only a cut lets it drain. */
-		if (list_empty(&c->epochs) && delay_now(c, op) == UINT64_MAX)
-			epoch_cut(c, &todo);
 	}
 	cache_unlock(c, &todo);
 	if (begin)
