@@ -296,14 +296,14 @@ START_TEST(test_segments)
 			struct rig *rig = make(seg + 1, clean, ending);
 			const char *name = segment(rig, seg);
 
-			if (name && ending == POWER_CUT && newest(rig, seg))
-				printf("%s is the newest\n", name);
-			else if (name && cut)
+			bool skip = name && ending == POWER_CUT && newest(rig, seg);
+
+			if (name && !skip && cut)
 				simdisk_cut_file(rig->disk, name,
 						 sim_below(rig->sim, 20) * FORMAT_SLOT_BYTES);
-			else if (name)
+			else if (name && !skip)
 				simdisk_remove(rig->disk, name);
-			if (name)
+			if (name && !skip)
 				judge(rig, clean);
 			rig_destroy(rig);
 			if (!name)

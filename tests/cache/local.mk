@@ -1,5 +1,6 @@
 # Tests of cache/
-CACHE_TESTS = tests/cache/damage-test tests/cache/format-test tests/cache/identity-test tests/cache/index-test \
+CACHE_TESTS = tests/cache/damage-test tests/cache/interleave-test \
+	tests/cache/format-test tests/cache/identity-test tests/cache/index-test \
 	tests/cache/lio-test tests/cache/map-test tests/cache/model-test tests/cache/nth-test \
 	tests/cache/plan-test tests/cache/recorder-test tests/cache/sim-test
 check_PROGRAMS += $(CACHE_TESTS)
@@ -44,6 +45,10 @@ tests_cache_plan_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_damage_test_SOURCES = tests/cache/damage-test.c tests/cache/rig.c tests/cache/rig.h
 tests_cache_damage_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_damage_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_interleave_test_SOURCES = tests/cache/interleave-test.c tests/cache/rig.c tests/cache/rig.h
+tests_cache_interleave_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_interleave_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 
 tests_cache_nth_test_SOURCES = tests/cache/nth-test.c tests/cache/rig.c tests/cache/rig.h
 tests_cache_nth_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)

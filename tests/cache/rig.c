@@ -258,19 +258,22 @@ static void op_done(struct blk_req *req, void *ctx, int result)
 		acknowledged(rig, op);
 	} else if (req->op == BLK_FLUSH) {
 		flushed(rig, op);
-	} else {
+	} else if (!op->raced) {
 		check_bytes(rig, req->offset, req->length, op->buf);
 	}
 }
 
-static bool overlaps(const struct rig *rig, enum blk_op kind, uint64_t offset, uint64_t length)
+static bool overlaps(struct rig *rig, enum blk_op kind, uint64_t offset, uint64_t length)
 {
 	for (size_t i = rig->first_op; i < rig->nops; i++) {
-		const struct rig_op *op = rig->op[i];
+		struct rig_op *op = rig->op[i];
 
-		if (!op->dones && (is_change(op) || kind != BLK_READ) &&
-		    range_overlap(op->req.offset, op->req.length, offset, length))
+		if (op->dones || (!is_change(op) && kind == BLK_READ) ||
+		    !range_overlap(op->req.offset, op->req.length, offset, length))
+			continue;
+		if (is_change(op) || !rig->races)
 			return true;
+		op->raced = true;
 	}
 	return false;
 }

@@ -37,7 +37,8 @@ struct rig_op {
 	uint8_t *buf;
 	uint32_t number; /* of a change, from 1 */
 	uint64_t moment; /* of a change: acknowledged; of a FLUSH: submitted */
-	bool safe;       /* make_safe() has seen it */
+	bool raced; /* a READ that a change overlapped */
+	bool safe;  /* make_safe() has seen it */
 	unsigned dones;
 	int result;
 };
@@ -55,6 +56,7 @@ struct rig {
 	uint64_t size;
 	uint64_t limit_bytes, max_dirty_bytes, max_dirty_age_ns;
 	bool lenient;   /* requests may fail */
+	bool races;     /* changes may overlap reads in flight; those are not checked then */
 	bool unsettled; /* power was cut: what was not durable may be gone */
 
 	struct rig_op **op;

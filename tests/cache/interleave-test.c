@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Meetings that matter, brought about on purpose: what waits is held at the far side or the local
+ * disk until the other party has gone by. Each with several seeds, which order the rest.
+ */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "tests/cache/rig.h"
+
+#define SIZE ((2u << 20) + 3 * RIG_BLK + 512)
+#define SEEDS 25
+#define CHANGES (1u << BLK_WRITE | 1u << BLK_ZERO | 1u << BLK_DISCARD)
+#define LONG_NS (60 * NSEC_PER_SEC)
+
+static struct rig *make(int i)
+{
+	struct rig *rig = rig_create((uint64_t)i + 1, SIZE);
+
+	if (rig_open(rig) < 0)
+		sim_die(rig->sim, "%s", rig->err.text);
+	return rig;
+}
+
+static void reopen(struct rig *rig)
+{
+	if (rig_open(rig) < 0)
+		sim_die(rig->sim, "%s", rig->err.text);
+}
+
+static void drain(struct rig *rig)
+{
+	int r = rig_drain(rig, LONG_NS);
+
+	if (r < 0)
+		sim_die(rig->sim, "drain: %s", strerror(-r));
+	rig_check_far(rig);
+}
+
+static void end(struct rig *rig)
+{
+	drain(rig);
+	cache_check(rig->cache);
+	rig_stop(rig);
+	rig_destroy(rig);
+}
+
+static bool far_busy(struct rig *rig)
+{
+	return simfar_in_flight(rig->far) > 0;
+}
+
+/* ---- write-back ---- */
+
+struct watch {
+	struct rig *rig;
+	uint64_t at;
+	uint8_t seen[8];
+	uint64_t flushes[8];
+	unsigned n;
+};
+
+static void changed(void *ctx, uint64_t offset, uint64_t length)
+{
+	struct watch *w = ctx;
+
+	if (w->at < offset || w->at >= offset + length || w->n == 8)
+		return;
+	w->seen[w->n] = simfar_image(w->rig->far)->now[w->at];
+	w->flushes[w->n++] = simfar_count(w->rig->far, BLK_FLUSH);
+}
+
+/* A block is written again while its first version is on the way. */
+START_TEST(test_write_during_destage)
+{
+	struct rig *rig = make(_i);
+	struct watch w = { .rig = rig, .at = 7 * RIG_BLK + 9 };
+	struct rig_op *first, *second;
+
+	simfar_on_change(rig->far, changed, &w);
+	simfar_hold(rig->far, CHANGES);
+	first = rig_submit(rig, BLK_WRITE, 6 * RIG_BLK, 4 * RIG_BLK, 0);
+	rig_wait(rig, first, LONG_NS);
+	rig_do(rig, BLK_FLUSH, 0, 0, 0);
+	ck_assert(rig_run(rig, far_busy, LONG_NS));
+	second = rig_submit(rig, BLK_WRITE, 7 * RIG_BLK, RIG_BLK, 0);
+	rig_wait(rig, second, LONG_NS);
+	rig_do(rig, BLK_FLUSH, 0, 0, 0);
+	rig_pass(rig, NSEC_PER_SEC);
+	ck_assert_uint_eq(simfar_count(rig->far, BLK_WRITE), 1);
+	simfar_hold(rig->far, 0);
+	drain(rig);
+	ck_assert_uint_eq(w.n, 2);
+	ck_assert_uint_eq(w.seen[0], first->buf[RIG_BLK + 9]);
+	ck_assert_uint_eq(w.seen[1], second->buf[9]);
+	/* The older epoch was flushed before anything of the newer one was sent. */
+	ck_assert_uint_gt(w.flushes[1], w.flushes[0]);
+	simfar_on_change(rig->far, NULL, NULL);
+	end(rig);
+}
+END_TEST
+
+/* The session goes while the FLUSH is under way, and the target forgets what it had not written. */
+START_TEST(test_cut_during_flush)
+{
+	struct rig *rig = make(_i);
+	uint64_t sent;
+
+	simfar_hold(rig->far, 1u << BLK_FLUSH);
+	rig_do(rig, BLK_WRITE, 3 * RIG_BLK, 9 * RIG_BLK, 0);
+	rig_do(rig, BLK_FLUSH, 0, 0, 0);
+	while (!simfar_count(rig->far, BLK_FLUSH))
+		ck_assert(sim_step(rig->sim) || sim_advance(rig->sim));
+	sent = simfar_count(rig->far, BLK_WRITE);
+	simfar_cut(rig->far, true);
+	rig_do(rig, BLK_WRITE, 20 * RIG_BLK, RIG_BLK, BLK_FUA);
+	rig_pass(rig, NSEC_PER_SEC);
+	simfar_hold(rig->far, 0);
+	simfar_restore(rig->far);
+	drain(rig);
+	/* The epoch again, and the later one. */
+	ck_assert_uint_ge(simfar_count(rig->far, BLK_WRITE), 2 * sent + 1);
+	end(rig);
+}
+END_TEST
+
+/* All of a volume whose last block is not whole: no command that the far side refuses. */
+START_TEST(test_discard_all)
+{
+	struct rig *rig = make(_i);
+
+	rig_do(rig, BLK_DISCARD, 0, SIZE, 0);
+	end(rig);
+}
+END_TEST
+
+/* ---- fetches ---- */
+
+/*
+ * A write goes by while the old bytes are on their way: these must not come back, from memory,
+ * after a kill, or after the block was dropped.
+ */
+START_TEST(test_fetch_against_write)
+{
+	static const struct {
+		enum blk_op op;
+		uint64_t offset, length;
+	} change[] = {
+		{ BLK_WRITE, 4 * RIG_BLK, 2 * RIG_BLK },
+		{ BLK_ZERO, 5 * RIG_BLK, 3 * RIG_BLK },
+		{ BLK_WRITE, 0, RIG_MAX_BYTES },
+		{ BLK_DISCARD, 2 * RIG_BLK, 9 * RIG_BLK },
+	};
+	struct rig *rig = make(_i);
+	struct rig_op *op;
+
+	rig->races = true;
+	simfar_hold(rig->far, 1u << BLK_READ);
+	rig_submit(rig, BLK_READ, 0, RIG_MAX_BYTES, 0);
+	rig_run(rig, far_busy, LONG_NS);
+	op = rig_submit(rig, change[_i % 4].op, change[_i % 4].offset, change[_i % 4].length, 0);
+	ck_assert(rig_wait(rig, op, LONG_NS));
+	ck_assert_int_eq(op->result, 0);
+	/* Who comes now does not get the old ones, although the rest has to be waited for. */
+	rig_submit(rig, BLK_READ, 0, RIG_MAX_BYTES, 0);
+	simfar_hold(rig->far, 0);
+	rig_wait_all(rig);
+	rig_read_all(rig, false);
+	if (_i % 2) {
+		rig_kill(rig);
+		reopen(rig);
+		rig_read_all(rig, false);
+	}
+	drain(rig);
+	ck_assert_int_eq(cache_drop(rig->cache), 0);
+	rig_read_all(rig, false);
+	rig_stop(rig);
+	reopen(rig);
+	rig_read_all(rig, false);
+	end(rig);
+}
+END_TEST
+
+/* Two writes into parts of one block that is being fetched, and one that covers it. */
+START_TEST(test_parts_of_a_block)
+{
+	struct rig *rig = make(_i);
+
+	simfar_hold(rig->far, 1u << BLK_READ);
+	rig_submit(rig, BLK_WRITE, 9 * RIG_BLK + 10, 100, 0);
+	rig_submit(rig, BLK_WRITE, 9 * RIG_BLK + 3000, 6000, 0);
+	rig_run(rig, far_busy, LONG_NS);
+	rig_submit(rig, BLK_WRITE, 9 * RIG_BLK + 200, 50, 0);
+	rig_submit(rig, BLK_WRITE, 11 * RIG_BLK, RIG_BLK, 0);
+	rig_pass(rig, NSEC_PER_MSEC);
+	simfar_hold(rig->far, 0);
+	rig_wait_all(rig);
+	rig_read_all(rig, false);
+	rig_kill(rig);
+	reopen(rig);
+	rig_read_all(rig, false);
+	end(rig);
+}
+END_TEST
+
+/* ---- the log ---- */
+
+/* Flushes among writes, all at once; power goes somewhere in between. */
+START_TEST(test_flush_among_writes)
+{
+	struct rig *rig = make(_i);
+
+	for (unsigned i = 0; i < 24; i++) {
+		rig_submit(rig, BLK_WRITE, (i * 7 % 60) * RIG_BLK + i * 100, 5000 + i * 300, 0);
+		if (i % 3 == 0)
+			rig_submit(rig, BLK_FLUSH, 0, 0, 0);
+		if (i % 8 == 5)
+			rig_submit(rig, BLK_WRITE, (100 + i) * RIG_BLK, RIG_BLK, BLK_FUA);
+		for (uint64_t k = sim_below(rig->sim, 12); k > 0; k--)
+			sim_step(rig->sim);
+	}
+	for (uint64_t k = sim_below(rig->sim, 40); k > 0; k--)
+		sim_step(rig->sim);
+	rig_power_cut(rig);
+	reopen(rig);
+	rig_settle(rig);
+	end(rig);
+}
+END_TEST
+
+/* The answer of an fdatasync is held: nobody is told before. */
+START_TEST(test_flush_waits)
+{
+	struct rig *rig = make(_i);
+	struct rig_op *flush, *fua;
+
+	rig_do(rig, BLK_WRITE, 0, 3 * RIG_BLK, 0);
+	simdisk_hold(rig->disk, SIMDISK_SYNC);
+	flush = rig_submit(rig, BLK_FLUSH, 0, 0, 0);
+	fua = rig_submit(rig, BLK_WRITE, 9 * RIG_BLK, RIG_BLK, BLK_FUA);
+	rig_pass(rig, NSEC_PER_SEC);
+	ck_assert_uint_eq(flush->dones + fua->dones, 0);
+	/* What is not durable here is not sent either. */
+	ck_assert_uint_eq(simfar_count(rig->far, BLK_WRITE), 0);
+	simdisk_hold(rig->disk, 0);
+	rig_wait_all(rig);
+	end(rig);
+}
+END_TEST
+
+/* ---- space ---- */
+
+/* Readers are at the disk while what they read becomes a victim. */
+START_TEST(test_evict_under_readers)
+{
+	struct rig *rig = make(_i);
+
+	for (unsigned i = 0; i < 4; i++)
+		rig_do(rig, BLK_READ, i * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
+	rig_pass(rig, NSEC_PER_SEC); /* it is in the clean store by now */
+	simdisk_hold(rig->disk, SIMDISK_READ);
+	for (unsigned i = 0; simdisk_in_flight(rig->disk) < 3; i++) {
+		ck_assert_uint_lt(i, 100);
+		rig_submit(rig, BLK_READ, i % 4 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
+	}
+	for (uint64_t at = 4 * RIG_MAX_BYTES; at + RIG_MAX_BYTES <= SIZE; at += RIG_MAX_BYTES)
+		rig_submit(rig, BLK_READ, at, RIG_MAX_BYTES, 0);
+	for (unsigned i = 0; i < 40; i++) {
+		rig_submit(rig, BLK_WRITE, SIZE / 2 + i % 9 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
+		rig_submit(rig, BLK_FLUSH, 0, 0, 0);
+		rig_pass(rig, 100 * NSEC_PER_MSEC);
+	}
+	cache_check(rig->cache);
+	simdisk_hold(rig->disk, 0);
+	rig_wait_all(rig);
+	rig_read_all(rig, false);
+	end(rig);
+}
+END_TEST
+
+/* ---- life ---- */
+
+START_TEST(test_stop_in_the_middle)
+{
+	struct rig *rig = make(_i);
+
+	rig_do(rig, BLK_READ, 0, RIG_MAX_BYTES, 0);
+	switch (_i % 5) {
+	case 0:
+		simfar_hold(rig->far, 1u << BLK_READ | CHANGES);
+		break;
+	case 1:
+		simfar_cut(rig->far, false);
+		break;
+	case 2:
+		simfar_hold(rig->far, 1u << BLK_FLUSH);
+		break;
+	}
+	for (unsigned i = 0; i < 30; i++) {
+		rig_submit(rig, BLK_READ, i * 11 * RIG_BLK, RIG_MAX_BYTES, 0);
+		rig_submit(rig, BLK_WRITE, i * 17 * RIG_BLK + 77, RIG_MAX_BYTES - RIG_BLK, 0);
+		if (i % 4 == 0)
+			rig_submit(rig, BLK_FLUSH, 0, 0, 0);
+		for (uint64_t k = sim_below(rig->sim, 30); k > 0; k--)
+			sim_step(rig->sim);
+	}
+	rig_stop(rig);
+	reopen(rig);
+	rig_read_all(rig, false);
+	end(rig);
+}
+END_TEST
+
+START_TEST(test_cancel_read)
+{
+	struct rig *rig = make(_i);
+	struct rig_op *op, *other;
+
+	simfar_hold(rig->far, 1u << BLK_READ);
+	op = rig_submit(rig, BLK_READ, 5 * RIG_BLK + 3, 3 * RIG_BLK, 0);
+	other = rig_submit(rig, BLK_READ, 6 * RIG_BLK, RIG_BLK, 0);
+	rig_run(rig, far_busy, LONG_NS);
+	blk_cancel(rig->cache, &op->req);
+	ck_assert(rig_wait(rig, op, NSEC_PER_SEC));
+	ck_assert_int_eq(op->result, -EINTR);
+	ck_assert_uint_eq(other->dones, 0);
+	simfar_hold(rig->far, 0);
+	rig_wait_all(rig);
+	ck_assert_int_eq(other->result, 0);
+	rig_do(rig, BLK_READ, 5 * RIG_BLK, 3 * RIG_BLK, 0);
+	end(rig);
+}
+END_TEST
+
+static bool someone_waits(struct rig *rig)
+{
+	struct cache_status st;
+
+	cache_status(rig->cache, &st);
+	return st.waiting_writes > 0;
+}
+
+START_TEST(test_cancel_throttled)
+{
+	struct rig *rig = make(_i);
+	struct rig_op *last = NULL, *behind;
+
+	simfar_cut(rig->far, false);
+	for (uint64_t i = 0; !someone_waits(rig); i++) {
+		ck_assert_uint_lt(i, 200);
+		last = rig_submit(rig, BLK_WRITE, i % 20 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
+		if (last)
+			rig_wait(rig, last, 10 * NSEC_PER_MSEC);
+	}
+	rig_pass(rig, LONG_NS);
+	ck_assert(last && !last->dones);
+	behind = rig_submit(rig, BLK_WRITE, 30 * RIG_MAX_BYTES, RIG_BLK, 0);
+	blk_cancel(rig->cache, &last->req);
+	ck_assert(rig_wait(rig, last, NSEC_PER_SEC));
+	ck_assert_int_eq(last->result, -EINTR);
+	simfar_restore(rig->far);
+	rig_wait_all(rig);
+	ck_assert_int_eq(behind->result, 0);
+	rig_read_all(rig, false);
+	end(rig);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("interleave");
+	TCase *tc = tcase_create("interleave");
+	SRunner *sr;
+	int failed;
+
+	log_open("stderr", LOG_LEVEL_ERROR, NULL);
+	tcase_set_timeout(tc, 60);
+	tcase_add_loop_test(tc, test_write_during_destage, 0, SEEDS);
+	tcase_add_loop_test(tc, test_cut_during_flush, 0, SEEDS);
+	tcase_add_loop_test(tc, test_discard_all, 0, 3);
+	tcase_add_loop_test(tc, test_fetch_against_write, 0, SEEDS);
+	tcase_add_loop_test(tc, test_parts_of_a_block, 0, SEEDS);
+	tcase_add_loop_test(tc, test_flush_among_writes, 0, 4 * SEEDS);
+	tcase_add_loop_test(tc, test_flush_waits, 0, 5);
+	tcase_add_loop_test(tc, test_evict_under_readers, 0, 10);
+	tcase_add_loop_test(tc, test_stop_in_the_middle, 0, 2 * SEEDS);
+	tcase_add_loop_test(tc, test_cancel_read, 0, 5);
+	tcase_add_loop_test(tc, test_cancel_throttled, 0, 5);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
