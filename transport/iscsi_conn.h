@@ -83,7 +83,7 @@ int iscsi_conn_run(struct iscsi_conn *conn, struct scsi_task *task, uint64_t dea
 
 /*
  * LUN RESET and its answer. Only with no command in flight. 0, -EOPNOTSUPP (the target does not
- * know it), -EIO (refused), or as iscsi_conn_run().
+ * know it or refuses it: RFC 7143 11.6.1), or as iscsi_conn_run().
  */
 int iscsi_conn_lun_reset(struct iscsi_conn *conn, uint64_t deadline_ns);
 
