@@ -491,7 +491,10 @@ int iscsi_conn_lun_reset(struct iscsi_conn *conn, uint64_t deadline_ns)
 
 void iscsi_conn_logout(struct iscsi_conn *conn, uint64_t deadline_ns)
 {
-	if (conn->ctx && !conn->broken && !conn->logging_in) {
+	/* A command without its answer is still in the library's hands: no logout beside it. */
+	bool waits = conn->wait.task && !conn->wait.done;
+
+	if (conn->ctx && !conn->broken && !conn->logging_in && !waits) {
 		free_wait_task(conn);
 		conn->wait = (struct iscsi_wait){ .done = false };
 		conn->abort = NULL;

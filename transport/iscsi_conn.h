@@ -90,7 +90,7 @@ int iscsi_conn_lun_reset(struct iscsi_conn *conn, uint64_t deadline_ns);
 /* Serve the connection until *done, as iscsi_conn_run() does. For discovery. */
 int iscsi_conn_wait(struct iscsi_conn *conn, uint64_t deadline_ns, const bool *done);
 
-/* Log out if that is possible by @deadline_ns, and close. With nothing in flight. */
+/* Log out if that is possible by @deadline_ns and no answer is outstanding, and close. */
 void iscsi_conn_logout(struct iscsi_conn *conn, uint64_t deadline_ns);
 
 /*
