@@ -517,8 +517,13 @@ static void sync_log(struct cache *c)
 		if (!segment_in_use(s) || s->class != FORMAT_LOG || !s->unsynced)
 			continue;
 		r = lio_fdatasync(c->lio, s->file);
-		if (r < 0)
+		if (r < 0) {
+			/* A second try would succeed without the pages that the first one lost. */
+			pthread_mutex_lock(&c->lock);
+			c->log_failed = c->log_unsafe = true;
+			pthread_mutex_unlock(&c->lock);
 			log_error("cannot make the guest log durable: %s", strerror(-r));
+		}
 	}
 }
 

@@ -107,7 +107,4 @@ extern const struct control_ops daemon_control_ops;
 /* Somebody still wants to hear how the umount goes. With d->lock held. */
 bool daemon_umount_attended(const struct daemon *d);
 
-/* What is not yet at the target. Any thread while the cache exists. */
-uint64_t daemon_dirty_bytes(struct daemon *d);
-
 #endif

@@ -155,6 +155,23 @@ near two 8 || fail "what was left dirty is not there"
 expect 0 "" flush "$dir/mnt"
 far two 8 || fail "what was left dirty did not arrive"
 
+# --- a log that cannot be made durable is not called safe
+if strace -o /dev/null -e inject=fdatasync:error=EIO true 2>/dev/null; then
+	expect 0 "" umount "$dir/mnt"
+	mount --debug-fault write:always
+	write seven 1
+	strace -f -q -o /dev/null -e trace=fdatasync -e inject=fdatasync:error=EIO -p "$pid" 2>/dev/null &
+	tracer=$!
+	timeout 10 bash -c "until ! grep -L '^TracerPid:.*[1-9]' /proc/$pid/task/*/status | grep -q .; do :; done" ||
+		fail "strace does not attach"
+	expect 1 "could not be made durable" umount --no-flush "$dir/mnt"
+	wait "$tracer"
+	tail -1 "$dir/log" | grep -q "error: stopped: .*could not be made durable" || fail "the last line reassures"
+	mount
+	expect 0 "" flush "$dir/mnt"
+	far seven 1 || fail "lost although the host did not restart"
+fi
+
 # --- Ctrl-C while it starts
 expect 0 "" umount "$dir/mnt"
 out=$(timeout --preserve-status -s INT 0.5 "$nearblk" mount "${opts[@]}" --debug-delay 30s \
