@@ -66,8 +66,11 @@ static void handle_signal(struct daemon *d, int sig)
 
 	switch (sig) {
 	case SIGUSR1:
-		if (d->stack.cache)
-			blk_kick(d->stack.cache);
+		/* For the main thread, which alone knows whether there is a cache. */
+		pthread_mutex_lock(&d->lock);
+		d->kick = true;
+		pthread_cond_signal(&d->changed);
+		pthread_mutex_unlock(&d->lock);
 		break;
 	case SIGHUP:
 		if (log_reopen(&err) < 0)
@@ -347,7 +350,7 @@ static void wait_change(struct daemon *d, uint64_t deadline_ns)
 	pthread_cond_timedwait(&d->changed, &d->lock, &ts);
 }
 
-enum action { ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
+enum action { ACT_KICK, ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
 
 /* What is to be done next; waits until there is something. */
 static enum action next_action(struct daemon *d)
@@ -360,6 +363,10 @@ static enum action next_action(struct daemon *d)
 		if (d->stop_signals > 1 || (d->phase == PHASE_DRAINING && d->drained) ||
 		    (going && clock_monotonic_ns() >= d->deadline_ns))
 			return ACT_END;
+		if (d->kick) {
+			d->kick = false;
+			return ACT_KICK;
+		}
 		if (d->unmounted && d->phase != PHASE_DRAINING)
 			return ACT_DRAIN;
 		if (d->stop_signals && d->phase == PHASE_MOUNTED)
@@ -376,6 +383,9 @@ static void serve(struct daemon *d)
 {
 	for (;;) {
 		switch (next_action(d)) {
+		case ACT_KICK:
+			blk_kick(d->stack.cache);
+			break;
 		case ACT_STOP:
 			begin_stop(d);
 			break;

@@ -77,6 +77,7 @@ struct daemon {
 	pthread_cond_t changed;
 	enum phase phase;      /* guarded by lock, as is all below */
 	unsigned stop_signals; /* SIGTERM and SIGINT so far */
+	bool kick;             /* SIGUSR1 came */
 	bool quit_signals;     /* the signal thread may end */
 	bool unmounted;        /* the kernel side is gone */
 	uint64_t deadline_ns;  /* of DETACHED and DRAINING; UINT64_MAX: none */
