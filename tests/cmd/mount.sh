@@ -238,6 +238,16 @@ gone "$pid"
 expect 3 "dead mount is removed" umount "$dir/mnt"
 mountpoint -q "$dir/mnt" && fail "the dead mount is still there"
 
+# --- flush where the owner of disk.img may only write it, or nobody may open it
+for mode in 0200 0; do
+	mount -o "mode=$mode"
+	bytes "$mode" | dd bs=1M count=1 iflag=fullblock status=none | tee "$dir/want" >"$dir/mnt/disk.img" || [ $mode = 0 ] ||
+		fail "mode $mode"
+	expect 0 "" flush "$dir/mnt"
+	[ $mode = 0 ] || cmp -n $((1 << 20)) "$dir/want" "$dir/volume" || fail "flush sent nothing"
+	expect 0 "" umount "$dir/mnt"
+done
+
 # --- read-only, owner and mode, in the foreground, SIGHUP
 "$nearblk" mount -f -o ro,mode=0640,uid=12,gid=34 "${opts[@]}" "$url" "$dir/mnt" &
 fg=$!
