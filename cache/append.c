@@ -508,6 +508,7 @@ static void segment_synced(struct lio_op *lop, int result)
 	if (result < 0) {
 		c->seg[segment].poisoned = true;
 		c->sync_result = result;
+		c->log_unsafe = true;
 	}
 	assert(c->sync_ops > 0);
 	segment_unpin(c, segment);

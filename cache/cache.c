@@ -524,7 +524,9 @@ static void sync_log(struct cache *c)
 			struct todo todo;
 
 			log_error("cannot make the guest log durable: %s", strerror(-r));
+			/* A second try would succeed without the pages that the first one lost. */
 			cache_lock(c, &todo);
+			c->log_unsafe = true;
 			log_fail(c, &todo);
 			cache_unlock(c, &todo);
 		}

@@ -93,6 +93,7 @@ struct cache_status {
 	uint64_t written_bytes;  /* taken from above since start */
 	uint64_t damaged_bytes;  /* volume bytes that read as EIO */
 	unsigned waiting_writes; /* held back by --max-dirty or a full disk */
+	bool log_unsafe; /* a sync of the log failed: the dirty bytes may not outlive the host */
 };
 
 /* A snapshot. Any thread; never blocks on I/O. */

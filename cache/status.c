@@ -68,6 +68,7 @@ void cache_status(struct blk_dev *dev, struct cache_status *ret)
 		.written_bytes = c->written_bytes,
 		.damaged_bytes = c->map.bad_blocks * BLK,
 		.waiting_writes = c->nthrottled,
+		.log_unsafe = c->log_unsafe,
 	};
 	oldest = list_first(&c->epochs, struct epoch, link);
 	if (!oldest && c->open.records)

@@ -41,14 +41,6 @@ static void notify_systemd(const char *state)
 #endif
 }
 
-uint64_t daemon_dirty_bytes(struct daemon *d)
-{
-	struct cache_status st;
-
-	cache_status(d->stack.cache, &st);
-	return st.dirty_bytes;
-}
-
 /* Tell whoever started us; @text NULL: all is well. False: nobody listens any more. */
 static bool tell_parent(struct daemon *d, int *fd, const char *text)
 {
@@ -74,8 +66,11 @@ static void handle_signal(struct daemon *d, int sig)
 
 	switch (sig) {
 	case SIGUSR1:
-		if (d->stack.cache)
-			blk_kick(d->stack.cache);
+		/* For the main thread, which alone knows whether there is a cache. */
+		pthread_mutex_lock(&d->lock);
+		d->kick = true;
+		pthread_cond_signal(&d->changed);
+		pthread_mutex_unlock(&d->lock);
 		break;
 	case SIGHUP:
 		if (log_reopen(&err) < 0)
@@ -355,7 +350,7 @@ static void wait_change(struct daemon *d, uint64_t deadline_ns)
 	pthread_cond_timedwait(&d->changed, &d->lock, &ts);
 }
 
-enum action { ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
+enum action { ACT_KICK, ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
 
 /* What is to be done next; waits until there is something. */
 static enum action next_action(struct daemon *d)
@@ -368,6 +363,10 @@ static enum action next_action(struct daemon *d)
 		if (d->stop_signals > 1 || (d->phase == PHASE_DRAINING && d->drained) ||
 		    (going && clock_monotonic_ns() >= d->deadline_ns))
 			return ACT_END;
+		if (d->kick) {
+			d->kick = false;
+			return ACT_KICK;
+		}
 		if (d->unmounted && d->phase != PHASE_DRAINING)
 			return ACT_DRAIN;
 		if (d->stop_signals && d->phase == PHASE_MOUNTED)
@@ -384,6 +383,9 @@ static void serve(struct daemon *d)
 {
 	for (;;) {
 		switch (next_action(d)) {
+		case ACT_KICK:
+			blk_kick(d->stack.cache);
+			break;
 		case ACT_STOP:
 			begin_stop(d);
 			break;
@@ -414,13 +416,17 @@ static void say_last_word(struct daemon *d)
 		wait_change(d, end);
 }
 
-static void log_end(struct daemon *d, uint64_t left)
+static void log_end(struct daemon *d, uint64_t left, bool unsafe)
 {
 	char size[16];
 
 	if (left == 0) {
 		log_info("stopped: everything is at the target");
 		place_forget(d->conf->stack.cache_dir);
+	} else if (unsafe) {
+		log_error("stopped: %s (%" PRIu64 " bytes) not yet at the target, and %s could not "
+			  "be made durable: mount it again before this host restarts",
+			  format_size(left, size), left, d->conf->stack.cache_dir);
 	} else {
 		log_warning("stopped: %s (%" PRIu64
 			    " bytes) not yet at the target, kept in %s; mount "
@@ -429,9 +435,11 @@ static void log_end(struct daemon *d, uint64_t left)
 	}
 }
 
-static void stop(struct daemon *d, bool was_up)
+/* False: what is left is not safe. */
+static bool stop(struct daemon *d, bool was_up)
 {
-	uint64_t left = UINT64_MAX;
+	struct cache_status st = { .dirty_bytes = 0 };
+	bool unsafe = false;
 
 	if (was_up) {
 		end_drain(d);
@@ -446,9 +454,14 @@ static void stop(struct daemon *d, bool was_up)
 	stack_stop(&d->stack);
 	if (was_up) {
 		/* Counted when nothing can be written any more. */
-		left = daemon_dirty_bytes(d);
+		cache_status(d->stack.cache, &st);
+		unsafe = st.dirty_bytes && st.log_unsafe;
 		pthread_mutex_lock(&d->lock);
-		d->final_bytes = left;
+		d->final_bytes = st.dirty_bytes;
+		if (unsafe)
+			snprintf(d->umount_error, sizeof(d->umount_error),
+				 "its log could not be made durable: mount it again before this "
+				 "host restarts");
 		pthread_mutex_unlock(&d->lock);
 		say_last_word(d);
 	}
@@ -457,7 +470,8 @@ static void stop(struct daemon *d, bool was_up)
 	sched_destroy(steal_ptr(d->aux));
 	stack_close(&d->stack);
 	if (was_up)
-		log_end(d, left);
+		log_end(d, st.dirty_bytes, unsafe);
+	return !unsafe;
 }
 
 /* No descriptor, terminal, directory or mask of the caller stays with us; but what it hears from
@@ -513,7 +527,7 @@ int daemon_run(const struct daemon_config *conf)
 	struct err err = { .text = "" };
 	int ready_fd = conf->ready_fd, r;
 	struct daemon daemon, *d = &daemon;
-	bool up;
+	bool up, safe;
 
 	init(d, conf);
 	umask(077);
@@ -544,12 +558,12 @@ int daemon_run(const struct daemon_config *conf)
 		}
 		serve(d);
 	}
-	stop(d, up);
+	safe = stop(d, up);
 	stop_signals(d);
 	if (!up)
 		tell_parent(d, &ready_fd, err.text);
 	pthread_cond_destroy(&d->changed);
 	pthread_mutex_destroy(&d->lock);
 	log_close();
-	return up ? EXIT_DONE : EXIT_FAILED;
+	return up && safe ? EXIT_DONE : EXIT_FAILED;
 }

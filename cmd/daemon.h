@@ -77,6 +77,7 @@ struct daemon {
 	pthread_cond_t changed;
 	enum phase phase;      /* guarded by lock, as is all below */
 	unsigned stop_signals; /* SIGTERM and SIGINT so far */
+	bool kick;             /* SIGUSR1 came */
 	bool quit_signals;     /* the signal thread may end */
 	bool unmounted;        /* the kernel side is gone */
 	uint64_t deadline_ns;  /* of DETACHED and DRAINING; UINT64_MAX: none */
@@ -106,8 +107,5 @@ extern const struct control_ops daemon_control_ops;
 
 /* Somebody still wants to hear how the umount goes. With d->lock held. */
 bool daemon_umount_attended(const struct daemon *d);
-
-/* What is not yet at the target. Any thread while the cache exists. */
-uint64_t daemon_dirty_bytes(struct daemon *d);
 
 #endif

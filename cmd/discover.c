@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "cmd/cmd.h"
 #include "cmd/initiator.h"
@@ -58,8 +59,15 @@ static int configure(struct option_set *set, struct leaf_config *conf, struct er
 		r = credentials_load(v[OPT_CREDENTIALS].text, &conf->credentials, err);
 	else
 		r = credentials_default(&conf->credentials, err);
+	/* The user may stand in the URL and the password in a file. */
+	if (r == 0)
+		r = credentials_join(&conf->credentials, conf->url.user, err);
 	if (r < 0)
 		return r == -EINVAL ? -EBADMSG : r; /* a wrong file is not a wrong command line */
+	/* With the ISID of another discovery of this host it would end that one's sessions. */
+	if (getrandom(conf->isid_random, sizeof(conf->isid_random), 0) !=
+	    (ssize_t)sizeof(conf->isid_random))
+		return err_set(err, -EIO, "no random numbers: %s", strerror(errno));
 	conf->sessions = 1;
 	conf->connect_timeout_ns = v[OPT_CONNECT_TIMEOUT].number;
 	return initiator_name(v[OPT_INITIATOR_NAME].text, conf->initiator_name, err);

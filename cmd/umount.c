@@ -87,6 +87,7 @@ static int busy(struct volume *v)
 /* The daemon took the volume out of the tree; say how it ended. */
 static int unmounted(struct volume *v, enum job_end end, const json_t *last, bool no_flush)
 {
+	const char *why = json_string_value(json_object_get(last, "error"));
 	uint64_t left = volume_bytes(last, "bytes_left");
 	char text[48];
 
@@ -102,6 +103,9 @@ static int unmounted(struct volume *v, enum job_end end, const json_t *last, boo
 		printf("%s: unmounted; everything is at the target\n", v->mountpoint);
 		return EXIT_DONE;
 	}
+	if (why)
+		return cmd_fail("%s: unmounted; %s not yet at the target, kept in %s, but %s",
+				v->mountpoint, left_text(last, text), v->cache_dir, why);
 	printf("%s: unmounted; %s not yet at the target, kept in %s; mount it again to send it\n",
 	       v->mountpoint, left_text(last, text), v->cache_dir);
 	return no_flush ? EXIT_DONE : EXIT_LEFT;

@@ -486,14 +486,15 @@ int iscsi_conn_lun_reset(struct iscsi_conn *conn, uint64_t deadline_ns)
 	r = iscsi_conn_wait(conn, deadline_ns, &conn->wait.done);
 	if (r < 0)
 		return r;
-	if (conn->wait.response == ISCSI_TMR_FUNC_COMPLETE)
-		return 0;
-	return conn->wait.response == ISCSI_TMR_TMF_NOT_SUPPORTED ? -EOPNOTSUPP : -EIO;
+	return conn->wait.response == ISCSI_TMR_FUNC_COMPLETE ? 0 : -EOPNOTSUPP;
 }
 
 void iscsi_conn_logout(struct iscsi_conn *conn, uint64_t deadline_ns)
 {
-	if (conn->ctx && !conn->broken && !conn->logging_in) {
+	/* A command without its answer is still in the library's hands: no logout beside it. */
+	bool waits = conn->wait.task && !conn->wait.done;
+
+	if (conn->ctx && !conn->broken && !conn->logging_in && !waits) {
 		free_wait_task(conn);
 		conn->wait = (struct iscsi_wait){ .done = false };
 		conn->abort = NULL;

@@ -83,14 +83,14 @@ int iscsi_conn_run(struct iscsi_conn *conn, struct scsi_task *task, uint64_t dea
 
 /*
  * LUN RESET and its answer. Only with no command in flight. 0, -EOPNOTSUPP (the target does not
- * know it), -EIO (refused), or as iscsi_conn_run().
+ * know it or refuses it: RFC 7143 11.6.1), or as iscsi_conn_run().
  */
 int iscsi_conn_lun_reset(struct iscsi_conn *conn, uint64_t deadline_ns);
 
 /* Serve the connection until *done, as iscsi_conn_run() does. For discovery. */
 int iscsi_conn_wait(struct iscsi_conn *conn, uint64_t deadline_ns, const bool *done);
 
-/* Log out if that is possible by @deadline_ns, and close. With nothing in flight. */
+/* Log out if that is possible by @deadline_ns and no answer is outstanding, and close. */
 void iscsi_conn_logout(struct iscsi_conn *conn, uint64_t deadline_ns);
 
 /*

@@ -14,7 +14,8 @@
  *   5. The generation moves, the ghosts are gone, commands flow.
  *
  * A portal group that cannot be reached counts as reinstated after two minutes: no TCP segment
- * lives longer in a network (RFC 793's MSL), and what arrived before meets the LUN RESET.
+ * lives longer in a network (RFC 793's MSL), and what arrived before meets the LUN RESET. Where the
+ * target refuses that one, nothing aborts its queue: the ghosts are given the same two minutes.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -187,6 +188,22 @@ static bool reinstated(struct iscsi_pool *pool)
 	return true;
 }
 
+/* With the lock: the last ghost is as old as a segment can get. */
+static bool faded(const struct iscsi_pool *pool)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	if (pool->old_slots_ns && now - pool->old_slots_ns < SEGMENT_LIFE_NS)
+		return false;
+	for (unsigned i = 0; i < pool->count; i++) {
+		uint64_t lost_ns = pool->sessions[i].lost_ns;
+
+		if (lost_ns && now - lost_ns < SEGMENT_LIFE_NS)
+			return false;
+	}
+	return true;
+}
+
 static bool quiet(const struct iscsi_pool *pool)
 {
 	for (unsigned i = 0; i < pool->count; i++)
@@ -251,17 +268,24 @@ static int reset_unit(struct iscsi_pool *pool)
 static void run(struct iscsi_pool *pool)
 {
 	struct iscsi_ended ended;
+	bool told, over;
 	int r;
 
 	pool->fencing = true;
 	r = reset_unit(pool);
 	pool->fencing = false;
-	if (r == 0 || r == -EOPNOTSUPP) {
+	told = pool->no_reset;
+	if (r == 0 || r == -EOPNOTSUPP)
+		pool->no_reset = r != 0;
+	over = r == 0 || (r == -EOPNOTSUPP && faded(pool));
+	if (over) {
 		pool->ghosts = false;
 		pool->fence_wanted = false;
 		pool->old_slots_ns = 0;
-		for (unsigned i = 0; i < pool->count; i++)
+		for (unsigned i = 0; i < pool->count; i++) {
 			pool->sessions[i].lost_portals = 0;
+			pool->sessions[i].lost_ns = 0;
+		}
 		atomic_fetch_add(&pool->generation, 1);
 		pthread_cond_broadcast(&pool->changed);
 	}
@@ -271,9 +295,13 @@ static void run(struct iscsi_pool *pool)
 	iscsi_ended_complete(&ended);
 	if (r == 0)
 		log_info("the LUN was reset: no write of a lost session can land any more");
-	else if (r == -EOPNOTSUPP)
-		log_warning("the target has no LUN RESET: sessions were only reinstated");
-	else if (r != -ECANCELED)
+	else if (over)
+		log_info("two minutes have passed: no write of a lost session can land any more");
+	else if (r == -EOPNOTSUPP && !told)
+		log_warning("the target refuses LUN RESET: after a session is lost, write-back "
+			    "waits two "
+			    "minutes so that none of its writes can land late");
+	else if (r != -ECANCELED && r != -EOPNOTSUPP)
 		log_warning("the fence after a lost session failed (%s) and is tried again",
 			    strerror(-r));
 	pthread_mutex_lock(&pool->lock);
@@ -289,6 +317,10 @@ static void *fence_main(void *arg)
 	pthread_mutex_lock(&pool->lock);
 	while (!atomic_load(&pool->stop)) {
 		if (!pool->fence_wanted || !pool->ghosts || !first_up(pool)) {
+			wait_change(pool, AGAIN_NS);
+			continue;
+		}
+		if (reinstated(pool) && pool->no_reset && !faded(pool)) {
 			wait_change(pool, AGAIN_NS);
 			continue;
 		}

@@ -35,7 +35,6 @@
 #include "transport/leaf.h"
 
 #define ISCSI_MAX_SESSIONS 64
-#define ISCSI_MAX_SLOTS 256
 
 enum iscsi_kind { ISCSI_READ, ISCSI_WRITE, ISCSI_ZEROES, ISCSI_SAME, ISCSI_SYNC };
 
@@ -154,10 +153,10 @@ struct iscsi_pool {
 	struct iscsi_lun lun;
 	bool same_works; /* WRITE SAME was not refused yet */
 	bool sync16_works;
-	bool sync_works;
 	bool ghosts;       /* unanswered writes of lost sessions may still land */
 	bool fence_wanted; /* a request waits for the ghosts to go */
 	bool fencing;      /* nothing is given out: the fence runs */
+	bool no_reset;     /* the target refused LUN RESET: the fence lets time pass first */
 	uint64_t
 		old_slots_ns; /* when a slot of an earlier run could not be reinstated; 0 = never */
 	bool fence_thread_running;

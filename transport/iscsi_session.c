@@ -31,6 +31,8 @@
 #define BACKOFF_MAX_NS (4 * NSEC_PER_SEC)
 #define LOGOUT_NS (300 * NSEC_PER_MSEC)
 #define CHORE_NS (60 * NSEC_PER_SEC)
+/* A session that fell sooner says nothing for the next one. */
+#define LIVED_NS (5 * NSEC_PER_SEC)
 /* Another volume under this name is believed after this long: targets start in steps. */
 #define WRONG_NS (5 * NSEC_PER_SEC)
 /* An outage may last for days: the log repeats its reason this rarely. */
@@ -332,7 +334,7 @@ int iscsi_session_chores(struct iscsi_session *s)
 	atomic_fetch_add(&pool->generation, 1);
 	if (chores & ISCSI_CHORE_RESET) {
 		reset = iscsi_conn_lun_reset(&s->conn, deadline);
-		r = reset == -EIO || reset == -EOPNOTSUPP ? 0 : reset;
+		r = reset == -EOPNOTSUPP ? 0 : reset;
 	}
 	if (r == 0 && (chores & ISCSI_CHORE_ATTENTION))
 		r = iscsi_probe_attention(&s->conn, deadline);
@@ -356,6 +358,8 @@ int iscsi_session_chores(struct iscsi_session *s)
 	iscsi_ended_complete(&ended);
 	if (r < 0 && *err.text)
 		snprintf(s->conn.reason, sizeof(s->conn.reason), "%.300s", err.text);
+	else if (r < 0 && !*s->conn.reason)
+		snprintf(s->conn.reason, sizeof(s->conn.reason), "%s", strerror(-r));
 	return r;
 }
 
@@ -381,13 +385,13 @@ static void *session_main(void *arg)
 	while (!atomic_load(&pool->stop)) {
 		struct err err = { .text = "" };
 		int r = establish_anywhere(s, &err);
-
+		uint64_t up_ns;
 		bool heard = r != -ECANCELED && report_start(s, r, &err);
 
 		if (r == 0) {
 			log_info("session %u is up at %s", s->slot, s->conn.address);
-			s->backoff_ns = BACKOFF_MIN_NS;
 			s->said_hash = 0;
+			up_ns = clock_monotonic_ns();
 			iscsi_session_serve(s);
 			if (atomic_load(&pool->stop) && list_empty(&s->sent) &&
 			    list_empty(&s->lingering))
@@ -397,7 +401,10 @@ static void *session_main(void *arg)
 					    s->conn.address, s->conn.reason);
 			give_back(s);
 			/* The first new attempt comes soon, but not from all at one instant. */
-			pause_session(s, iscsi_session_jitter(s, BACKOFF_MIN_NS));
+			if (clock_monotonic_ns() - up_ns >= LIVED_NS)
+				s->backoff_ns = BACKOFF_MIN_NS;
+			pause_session(s, iscsi_session_jitter(s, s->backoff_ns));
+			s->backoff_ns = MIN(s->backoff_ns * 2, BACKOFF_MAX_NS);
 			continue;
 		}
 		if (r != -ECANCELED && !heard)

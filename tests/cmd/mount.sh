@@ -155,6 +155,23 @@ near two 8 || fail "what was left dirty is not there"
 expect 0 "" flush "$dir/mnt"
 far two 8 || fail "what was left dirty did not arrive"
 
+# --- a log that cannot be made durable is not called safe
+if strace -o /dev/null -e inject=fdatasync:error=EIO true 2>/dev/null; then
+	expect 0 "" umount "$dir/mnt"
+	mount --debug-fault write:always
+	write seven 1
+	strace -f -q -o /dev/null -e trace=fdatasync -e inject=fdatasync:error=EIO -p "$pid" 2>/dev/null &
+	tracer=$!
+	timeout 10 bash -c "until ! grep -L '^TracerPid:.*[1-9]' /proc/$pid/task/*/status | grep -q .; do :; done" ||
+		fail "strace does not attach"
+	expect 1 "could not be made durable" umount --no-flush "$dir/mnt"
+	wait "$tracer"
+	tail -1 "$dir/log" | grep -q "error: stopped: .*could not be made durable" || fail "the last line reassures"
+	mount
+	expect 0 "" flush "$dir/mnt"
+	far seven 1 || fail "lost although the host did not restart"
+fi
+
 # --- Ctrl-C while it starts
 expect 0 "" umount "$dir/mnt"
 out=$(timeout --preserve-status -s INT 0.5 "$nearblk" mount "${opts[@]}" --debug-delay 30s \
@@ -220,6 +237,16 @@ kill -9 "$pid"
 gone "$pid"
 expect 3 "dead mount is removed" umount "$dir/mnt"
 mountpoint -q "$dir/mnt" && fail "the dead mount is still there"
+
+# --- flush where the owner of disk.img may only write it, or nobody may open it
+for mode in 0200 0; do
+	mount -o "mode=$mode"
+	bytes "$mode" | dd bs=1M count=1 iflag=fullblock status=none | tee "$dir/want" >"$dir/mnt/disk.img" || [ $mode = 0 ] ||
+		fail "mode $mode"
+	expect 0 "" flush "$dir/mnt"
+	[ $mode = 0 ] || cmp -n $((1 << 20)) "$dir/want" "$dir/volume" || fail "flush sent nothing"
+	expect 0 "" umount "$dir/mnt"
+done
 
 # --- read-only, owner and mode, in the foreground, SIGHUP
 "$nearblk" mount -f -o ro,mode=0640,uid=12,gid=34 "${opts[@]}" "$url" "$dir/mnt" &

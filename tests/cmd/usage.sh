@@ -56,6 +56,10 @@ expect 1 "absent" mount --credentials "$dir/absent" iscsi://host/iqn.2026-01.x:y
 echo "password=x" >"$dir/wide"
 chmod 644 "$dir/wide"
 expect 1 "$dir/wide" mount --credentials "$dir/wide" iscsi://host/iqn.2026-01.x:y/1 "$dir/mnt"
+chmod 600 "$dir/wide"
+expect 1 "username" discover --credentials "$dir/wide" iscsi://127.0.0.1:1
+printf 'username=ann\npassword=x\n' >"$dir/wide"
+expect 1 "names the user bob" discover --credentials "$dir/wide" iscsi://bob@127.0.0.1:1
 
 # No message and no process list may show a secret.
 out=$("$nearblk" mount iscsi://user:sesame@host/iqn.2026-01.x:y/1 "$dir/mnt" 2>&1)
