@@ -37,8 +37,8 @@ struct rig_op {
 	uint8_t *buf;
 	uint32_t number; /* of a change, from 1 */
 	uint64_t moment; /* of a change: acknowledged; of a FLUSH: submitted */
-	bool raced; /* a READ that a change overlapped */
-	bool safe;  /* make_safe() has seen it */
+	bool raced;      /* a READ that a change overlapped */
+	bool safe;       /* make_safe() has seen it */
 	unsigned dones;
 	int result;
 };
