@@ -67,6 +67,7 @@ struct iscsi_cmd {
 	/* the session thread's: */
 	struct iscsi_session *session;
 	struct scsi_task *task;
+	bool sync16;                     /* SYNC: which of the two was sent */
 	struct iscsi_verdict refused;    /* while lingering */
 	struct iscsi_window_stamp stamp; /* guarded by pool->lock */
 	uint64_t sent_ns;
