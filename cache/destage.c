@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Write-back: the oldest closed epoch goes to the target, whole, before
- * anything of the next one.
+ * Write-back: the oldest closed epoch goes to the target, whole, before anything of the next one.
  *
  * States:
  *
@@ -13,9 +12,9 @@
  * BLOCKED: a record of the epoch cannot be read or is not what was written. Strict order stands
  * here until the user decides; reads and writes go on.
  *
- * The plan (plan.c) names each block of the epoch once: the last version written inside
- * it, read from the log and never through the map, which may be ahead. No two commands overlap, so
- *inside the epoch any order is right, and sending all of it again is harmless.
+ * The plan (plan.c) names each block of the epoch once: the last version written inside it, read
+ * from the log and never through the map, which may be ahead. No two commands overlap, so inside
+ * the epoch any order is right, and sending all of it again is harmless.
  *
  * The generation is read before the first WRITE and compared after the FLUSH:
  * only if it stood still is the epoch durable at the target (core/block.h). The watermark

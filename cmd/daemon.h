@@ -34,11 +34,11 @@ struct daemon_config {
 };
 
 /*
- *              blk_start() ok, mounted           umount(8), `nearblk umount`
- *   STARTING ─────────────────────────▶ MOUNTED ──────────────────────────────▶ DRAINING ─▶
- * STOPPING │ SIGTERM                              ▲   │ drained, ▼           last handle closed │
- * │ deadline, or DETACHED ─────────────────────────────────┘   │ second signal └── deadline or
- * second signal ─────────────┴─▶ STOPPING
+ *	STARTING ─mounted→ MOUNTED ─────────connection gone──────→ DRAINING ─drained→ STOPPING
+ *	                      │                                        ↑
+ *	                      └─SIGTERM, umount→ DETACHED ─last handle─┘
+ *
+ *	A deadline of DETACHED or DRAINING, and a second signal in any phase, lead to STOPPING.
  *
  * In every phase what was acknowledged is in the log of the cache; STOPPING makes it durable.
  */

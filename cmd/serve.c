@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What the control server can ask of a daemon. All of it runs in the server's thread and answers
- * from memory; what takes time is a job that goes on elsewhere: flush   a drain of the cache drop
- * a task on the thread for commands warm    cmd/warm_job.c                umount a wish noted for
- * the main thread
+ * from memory; what takes time is a job that goes on elsewhere:
+ *
+ *	flush    a drain of the cache
+ *	drop     a task on the thread for commands
+ *	warm     cmd/warm_job.c
+ *	umount   a wish noted for the main thread
  */
 #include <errno.h>
 #include <stdatomic.h>

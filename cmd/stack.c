@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cache/cache.h"
+#include "cache/lio.h"
 #include "cmd/place.h"
 #include "core/cleanup.h"
 #include "core/filter_count.h"
@@ -42,7 +43,8 @@ int stack_prepare_dir(const char *dir, struct err *err)
 	struct stat st;
 	char name[256] = "";
 	DIR *d;
-	int r = place_make_dirs(dir, err);
+	/* Each name is made durable: after a power cut a new tree is there with all its parents. */
+	int r = lio_posix_mkdir(dir, err);
 
 	if (r < 0)
 		return r;

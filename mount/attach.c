@@ -255,6 +255,14 @@ bool attach_same(const struct attach_entry *a, const struct attach_entry *b)
 	       !strcmp(a->source, b->source);
 }
 
+void attach_abandon(const char *path)
+{
+	struct err err;
+
+	if (umount2(path, UMOUNT_NOFOLLOW | MNT_DETACH) < 0 && errno == EPERM)
+		fusermount_unmount(path, true, &err);
+}
+
 int attach_unmount(const char *path, const struct attach_entry *ours, bool lazy, struct err *err)
 {
 	struct attach_entry now;

@@ -52,6 +52,10 @@ int attach_prepare(const char *path, const char *type, struct err *err);
  */
 int attach_mount(const struct attach_options *opt, int *ret_fd, struct err *err);
 
+/* Take back an attach_mount() whose entry attach_find() does not show: the top mount of @path goes.
+ */
+void attach_abandon(const char *path);
+
 /*
  * Unmount @path if its top mount is still @ours: -ENOENT otherwise. @lazy: only the name goes. 0,
  * -EBUSY, or another -errno, with @err.

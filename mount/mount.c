@@ -187,6 +187,7 @@ int mount_create(const struct mount_config *conf, struct mount **ret, struct err
 		goto fail;
 	r = attach_find(m->path, &m->entry);
 	if (r < 0) {
+		attach_abandon(m->path);
 		err_set(err, r, "%s does not show in /proc/self/mountinfo", m->path);
 		goto fail;
 	}
@@ -366,12 +367,13 @@ static void wake_until_exited(struct mount *m, struct mount_thread *t)
 	guard(&m->lock);
 	while (!t->exited) {
 		struct timespec until;
-		uint64_t ns = clock_realtime_ns() + WAKE_AGAIN_NS;
+		uint64_t ns = clock_monotonic_ns() + WAKE_AGAIN_NS;
 
 		pthread_kill(t->id, WAKE_SIGNAL);
 		until.tv_sec = (time_t)(ns / NSEC_PER_SEC);
 		until.tv_nsec = (long)(ns % NSEC_PER_SEC);
-		pthread_cond_timedwait(&m->changed, &m->lock, &until);
+		/* A lost wake-up is repeated whatever happens to the clock on the wall. */
+		pthread_cond_clockwait(&m->changed, &m->lock, CLOCK_MONOTONIC, &until);
 	}
 }
 

@@ -3,9 +3,9 @@
  * One worker thread per connection; a request is queued in `lanes`, or is some worker's `req`, or
  * is done. What the workers share about the far side:
  *
- *   online   --a try fails-->                        offline (readers wait, advisory ones are let
- * go) offline  --a try succeeds-->                     online; every pause ends any      --a
- * version other than the pinned one-->  changed, for good
+ *	online ──a try fails──→ offline: readers wait, advisory requests are let go
+ *	offline ──a try succeeds──→ online: every pause ends
+ *	any ──a version other than the pinned one──→ changed, for good
  *
  * Invariants (http_check()): a request in a worker's hands is in no list and in no other's; with
  * stopping the queue is empty and stays so. A request cancelled in a worker's hands is ended by it.

@@ -366,6 +366,8 @@ int iscsi_conn_open(struct iscsi_conn *conn, const struct iscsi_login *login, st
 			       strerror(-r));
 	for (unsigned i = 0; i < found.count; i++) {
 		uint64_t deadline = MIN(login->deadline_ns, clock_monotonic_ns() + CONNECT_NS);
+		struct err before = *err;
+		int earlier = i ? r : 0;
 
 		r = open_address(conn, login, found.text[i], deadline, err);
 		/* A target that moved says so by number or by name; it may do that once. */
@@ -379,6 +381,11 @@ int iscsi_conn_open(struct iscsi_conn *conn, const struct iscsi_login *login, st
 			r = err_set(err, -EPROTO, "%s redirects in circles", login->portal->host);
 		if (r == 0 || (r != -ECONNREFUSED && r != -EHOSTUNREACH && r != -ETIMEDOUT))
 			return r;
+		/* "Refused" is said only if each address said it: then nobody is there. */
+		if (r == -ECONNREFUSED && earlier && earlier != r) {
+			r = earlier;
+			*err = before;
+		}
 	}
 	return r;
 }

@@ -121,24 +121,24 @@ int iscsi_fence_old_slots(struct iscsi_pool *pool, uint64_t deadline_ns, struct 
 static bool find_visit(struct iscsi_pool *pool, unsigned *ret_portal, unsigned *ret_slot,
 		       struct iscsi_session **ret_session)
 {
-	for (unsigned i = 0; i < pool->count; i++) {
-		struct iscsi_session *s = &pool->sessions[i];
+	unsigned portals = pool->conf.url.portals, pairs = pool->count * portals;
 
-		if (s->state != ISCSI_UP || !s->lost_portals)
+	/* In turn: a portal that cannot be reached does not keep us from the others. */
+	for (unsigned i = 0; i < pairs; i++) {
+		unsigned at = (pool->next_visit + i) % pairs, p = at % portals;
+		struct iscsi_session *s = &pool->sessions[at / portals];
+
+		if (s->state != ISCSI_UP || !(s->lost_portals & 1u << p))
 			continue;
-		for (unsigned p = 0; p < pool->conf.url.portals; p++) {
-			if (!(s->lost_portals & 1u << p))
-				continue;
-			*ret_portal = p;
-			*ret_session = s;
-			/*
-			 * Of a portal never seen the group is asked with a slot nobody uses: the
-			 * session's own would end the session if it is the same group.
-			 */
-			*ret_slot = pool->portal_group[p] == ISCSI_GROUP_UNKNOWN ? pool->count
-										 : s->slot;
-			return true;
-		}
+		pool->next_visit = at + 1;
+		*ret_portal = p;
+		*ret_session = s;
+		/*
+		 * Of a portal never seen the group is asked with a slot nobody uses: the session's
+		 * own would end the session if it is the same group.
+		 */
+		*ret_slot = pool->portal_group[p] == ISCSI_GROUP_UNKNOWN ? pool->count : s->slot;
+		return true;
 	}
 	return false;
 }

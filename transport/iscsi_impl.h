@@ -67,6 +67,7 @@ struct iscsi_cmd {
 	/* the session thread's: */
 	struct iscsi_session *session;
 	struct scsi_task *task;
+	bool sync16;                     /* SYNC: which of the two was sent */
 	struct iscsi_verdict refused;    /* while lingering */
 	struct iscsi_window_stamp stamp; /* guarded by pool->lock */
 	uint64_t sent_ns;
@@ -153,10 +154,11 @@ struct iscsi_pool {
 	struct iscsi_lun lun;
 	bool same_works; /* WRITE SAME was not refused yet */
 	bool sync16_works;
-	bool ghosts;       /* unanswered writes of lost sessions may still land */
-	bool fence_wanted; /* a request waits for the ghosts to go */
-	bool fencing;      /* nothing is given out: the fence runs */
-	bool no_reset;     /* the target refused LUN RESET: the fence lets time pass first */
+	bool ghosts;         /* unanswered writes of lost sessions may still land */
+	bool fence_wanted;   /* a request waits for the ghosts to go */
+	bool fencing;        /* nothing is given out: the fence runs */
+	unsigned next_visit; /* the fence's: slot and portal to look at next */
+	bool no_reset;       /* the target refused LUN RESET: the fence lets time pass first */
 	uint64_t
 		old_slots_ns; /* when a slot of an earlier run could not be reinstated; 0 = never */
 	bool fence_thread_running;

@@ -56,7 +56,6 @@ static const char *kind_name(enum iscsi_kind kind)
 static void without_it(struct iscsi_session *s, struct iscsi_cmd *cmd)
 {
 	struct iscsi_pool *pool = s->pool;
-	bool again = pool->sync16_works;
 
 	if (cmd->kind == ISCSI_SAME) {
 		pool->same_works = false;
@@ -71,7 +70,8 @@ static void without_it(struct iscsi_session *s, struct iscsi_cmd *cmd)
 		iscsi_cmd_end(pool, cmd, -EIO, &s->ended);
 		return;
 	}
-	if (again) {
+	/* Perhaps another one was refused before, while this one was under way. */
+	if (cmd->sync16) {
 		pool->sync16_works = false;
 		iscsi_cmd_again(pool, cmd, 0);
 		return;
@@ -262,6 +262,7 @@ static void send_all(struct iscsi_session *s, struct list_node *batch, uint32_t 
 		list_add_tail(&s->sent, &cmd->link);
 		if (s->conn.broken)
 			continue;
+		cmd->sync16 = sync16;
 		cmd->task = queue_task(s, cmd, sector, sync16, unmap, fua);
 		if (!cmd->task) {
 			s->conn.broken = true;

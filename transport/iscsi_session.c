@@ -341,6 +341,9 @@ int iscsi_session_chores(struct iscsi_session *s)
 	iscsi_ended_init(&ended);
 	if (r == 0 && (chores & ISCSI_CHORE_PROBE))
 		r = learn(s, deadline, &lun, &err);
+	/* Before anybody sees that the chores are done: the fence, or a start, may wait for that.
+	 */
+	atomic_fetch_add(&pool->generation, 1);
 	pthread_mutex_lock(&pool->lock);
 	if (r == 0 && (chores & ISCSI_CHORE_PROBE)) {
 		r = adopt(pool, &lun, &err);
@@ -354,7 +357,6 @@ int iscsi_session_chores(struct iscsi_session *s)
 		pthread_cond_broadcast(&pool->changed);
 	}
 	pthread_mutex_unlock(&pool->lock);
-	atomic_fetch_add(&pool->generation, 1);
 	iscsi_ended_complete(&ended);
 	if (r < 0 && *err.text)
 		snprintf(s->conn.reason, sizeof(s->conn.reason), "%.300s", err.text);
