@@ -44,7 +44,8 @@ void cache_lock(struct cache *c, struct todo *todo)
 
 void todo_done(struct todo *todo, struct blk_req *req, int result)
 {
-	req->dev_data = (void *)(intptr_t)result;
+	/* Odd, so that cache_cancel() can tell it from a struct held; the last change of it. */
+	req->dev_data = (void *)((uintptr_t)(unsigned)-result << 1 | 1);
 	list_add_tail(&todo->done, &req->link);
 }
 
@@ -70,9 +71,8 @@ void cache_unlock(struct cache *c, struct todo *todo)
 	}
 	while ((n = list_pop(&todo->done))) {
 		struct blk_req *req = list_entry(n, struct blk_req, link);
-		int result = (int)(intptr_t)req->dev_data;
+		int result = -(int)((uintptr_t)req->dev_data >> 1);
 
-		req->dev_data = NULL;
 		blk_complete(req, result);
 	}
 	while ((n = list_pop(&todo->drains))) {
@@ -341,8 +341,8 @@ static void cancel_held(struct cache *c, struct blk_req *req, struct list_node *
 {
 	struct held *held = req->dev_data;
 
-	/* Nothing, or (todo_done()) a result on its way out. */
-	if ((intptr_t)held <= 0)
+	/* Not ours yet, or on its way out already. */
+	if (!held || (uintptr_t)held & 1)
 		return;
 	switch (held->kind) {
 	case HELD_READ:
@@ -355,8 +355,7 @@ static void cancel_held(struct cache *c, struct blk_req *req, struct list_node *
 		struct split *s = container_of(held, struct split, held);
 
 		for (unsigned i = 0; i < s->n; i++)
-			if (s->piece[i].depth)
-				cancel_held(c, &s->piece[i], cancelled, todo);
+			cancel_held(c, &s->piece[i], cancelled, todo);
 		break;
 	}
 	}
@@ -370,9 +369,7 @@ static void cache_cancel(struct blk_dev *dev, struct blk_req *req)
 
 	list_init(&cancelled);
 	cache_lock(c, &todo);
-	/* On its way out (todo_done) the pointer holds a result: the list link tells. */
-	if (list_empty(&req->link))
-		cancel_held(c, req, &cancelled, &todo);
+	cancel_held(c, req, &cancelled, &todo);
 	cache_unlock(c, &todo);
 	read_cancelled(&cancelled);
 }

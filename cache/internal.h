@@ -64,7 +64,7 @@ struct inner_io {
 };
 
 struct todo {
-	struct list_node done;   /* blk_req.link: to be completed with (intptr_t)dev_data */
+	struct list_node done;   /* blk_req.link: to be completed with what todo_done() put in */
 	struct list_node inner;  /* inner_io.link: to be submitted */
 	struct list_node local;  /* lio_op.link: to be submitted */
 	struct list_node drains; /* cache_drain.link: to be called back */

@@ -576,6 +576,7 @@ static bool step_waiting(struct cache *c, struct todo *todo)
 	assert(s->live == 0 && segment_is_clean(c, s));
 	segment_disarm(s);
 	if (j->unlink) {
+		s->state = SEG_PREPARING; /* ours: nobody looks at its file */
 		cache_unlock(c, todo);
 		give_back(c, j->victim);
 		cache_lock(c, todo);

@@ -1,8 +1,9 @@
 # Tests of cache/
-CACHE_TESTS = tests/cache/damage-test tests/cache/interleave-test \
-	tests/cache/format-test tests/cache/identity-test tests/cache/index-test \
-	tests/cache/lio-test tests/cache/map-test tests/cache/model-test tests/cache/nth-test \
-	tests/cache/plan-test tests/cache/recorder-test tests/cache/sim-test
+CACHE_TESTS = tests/cache/damage-test tests/cache/format-test tests/cache/identity-test \
+	tests/cache/index-test tests/cache/interleave-test tests/cache/lio-test \
+	tests/cache/map-test tests/cache/model-test tests/cache/nth-test \
+	tests/cache/plan-test tests/cache/recorder-test tests/cache/sim-test \
+	tests/cache/threads-test
 check_PROGRAMS += $(CACHE_TESTS)
 TESTS += $(CACHE_TESTS)
 
@@ -53,6 +54,10 @@ tests_cache_interleave_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 tests_cache_nth_test_SOURCES = tests/cache/nth-test.c tests/cache/rig.c tests/cache/rig.h
 tests_cache_nth_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_cache_nth_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
+
+tests_cache_threads_test_SOURCES = tests/cache/threads-test.c
+tests_cache_threads_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_cache_threads_test_LDADD = $(SIM_LIBS) $(TEST_LIBS)
 
 # The real program's directories: read by a second reader, and cut by a power failure.
 dist_check_SCRIPTS += tests/cache/format-oracle.sh
