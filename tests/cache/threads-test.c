@@ -163,8 +163,9 @@ static void wait_done(struct blk_req *req, void *ctx, int result)
 	pthread_cond_signal(&w->ended);
 }
 
+/* @cancel_ns: cancel it so long after it was submitted; 0: do not. */
 static int do_op(enum blk_op op, uint64_t offset, uint64_t length, uint8_t *buf, unsigned flags,
-		 bool cancel)
+		 uint64_t cancel_ns)
 {
 	struct wait w = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
 	struct iovec iov = { buf, length };
@@ -174,8 +175,13 @@ static int do_op(enum blk_op op, uint64_t offset, uint64_t length, uint8_t *buf,
 	req.flags = flags;
 	blk_submit(st.cache, &req, wait_done, &w);
 	/* It may be on its way back, but the memory is here until we go. */
-	if (cancel)
+	if (cancel_ns) {
+		uint64_t until = clock_monotonic_ns() + cancel_ns;
+
+		while (clock_monotonic_ns() < until)
+			;
 		blk_cancel(st.cache, &req);
+	}
 	pthread_mutex_lock(&w.lock);
 	while (!w.done)
 		pthread_cond_wait(&w.ended, &w.lock);
@@ -208,7 +214,7 @@ static bool change(struct writer *w, uint8_t *buf)
 	for (uint64_t i = 0; i < length; i++)
 		buf[i] = op == BLK_WRITE ? (uint8_t)(roll(&w->dice) | 1) : 0;
 	r = do_op(op, offset, length, op == BLK_WRITE ? buf : NULL,
-		  op == BLK_WRITE && kind == 2 && roll(&w->dice) % 4 == 0 ? BLK_FUA : 0, false);
+		  op == BLK_WRITE && kind == 2 && roll(&w->dice) % 4 == 0 ? BLK_FUA : 0, 0);
 	if (r == 0) {
 		memcpy(want + offset, buf, length);
 		return true;
@@ -221,14 +227,16 @@ static bool change(struct writer *w, uint8_t *buf)
 
 static bool look(struct writer *w, uint8_t *buf)
 {
-	bool cancel = roll(&w->dice) % 16 == 0;
+	/* Near the time at which the far side answers. */
+	uint64_t cancel_ns =
+		roll(&w->dice) % 4 == 0 ? DELAY_NS / 2 + roll(&w->dice) % (2 * DELAY_NS) : 0;
 	uint64_t offset, length;
 	int r;
 
 	pick(w, &offset, &length);
 	memset(buf, 0xee, length);
-	r = do_op(BLK_READ, offset, length, buf, 0, cancel);
-	if (cancel && r == -EINTR) {
+	r = do_op(BLK_READ, offset, length, buf, 0, cancel_ns);
+	if (cancel_ns && r == -EINTR) {
 		w->cancelled++;
 		return true;
 	}
@@ -249,7 +257,7 @@ static void *write_and_read(void *arg)
 		unsigned kind = (unsigned)(roll(&w->dice) % 16);
 
 		if (kind == 0)
-			on = do_op(BLK_FLUSH, 0, 0, NULL, 0, false) != -ESHUTDOWN;
+			on = do_op(BLK_FLUSH, 0, 0, NULL, 0, 0) != -ESHUTDOWN;
 		else if (kind < 8)
 			on = change(w, buf);
 		else
@@ -331,7 +339,7 @@ static void check_all(void)
 	for (uint64_t at = 0; at < SIZE; at += 1 << 20) {
 		uint64_t n = MIN((uint64_t)1 << 20, SIZE - at);
 
-		assert(do_op(BLK_READ, at, n, all + at, 0, false) == 0);
+		assert(do_op(BLK_READ, at, n, all + at, 0, 0) == 0);
 	}
 	for (unsigned i = 0; i < WRITERS; i++) {
 		struct doubt *d = &writer[i].doubt;
