@@ -13,12 +13,6 @@
 #include "core/parse.h"
 #include "tests/cache/model.h"
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/lsan_interface.h>
-#else
-#define __lsan_disable() (void)0
-#endif
-
 static uint64_t env_u64(const char *name, uint64_t fallback)
 {
 	const char *text = getenv(name);
