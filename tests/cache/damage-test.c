@@ -53,6 +53,8 @@ static struct rig *make(uint64_t seed, bool clean, enum ending ending)
 {
 	struct rig *rig = rig_create(seed, SIZE);
 
+	if (!clean)
+		rig_will_be_killed(rig);
 	open_rig(rig);
 	rig_do(rig, BLK_READ, SIZE / 2, RIG_MAX_BYTES, 0);
 	rig_do(rig, BLK_WRITE, 4 * RIG_BLK, RIG_MAX_BYTES, 0);

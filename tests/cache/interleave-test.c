@@ -26,6 +26,17 @@ static struct rig *make(int i)
 	return rig;
 }
 
+/* One that will be killed. */
+static struct rig *make_doomed(int i)
+{
+	struct rig *rig = rig_create((uint64_t)i + 1, SIZE);
+
+	rig_will_be_killed(rig);
+	if (rig_open(rig) < 0)
+		sim_die(rig->sim, "%s", rig->err.text);
+	return rig;
+}
+
 static void reopen(struct rig *rig)
 {
 	if (rig_open(rig) < 0)
@@ -155,7 +166,7 @@ START_TEST(test_fetch_against_write)
 		{ BLK_WRITE, 0, RIG_MAX_BYTES },
 		{ BLK_DISCARD, 2 * RIG_BLK, 9 * RIG_BLK },
 	};
-	struct rig *rig = make(_i);
+	struct rig *rig = make_doomed(_i);
 	struct rig_op *op;
 
 	rig->races = true;
@@ -188,7 +199,7 @@ END_TEST
 /* Two writes into parts of one block that is being fetched, and one that covers it. */
 START_TEST(test_parts_of_a_block)
 {
-	struct rig *rig = make(_i);
+	struct rig *rig = make_doomed(_i);
 
 	simfar_hold(rig->far, 1u << BLK_READ);
 	rig_submit(rig, BLK_WRITE, 9 * RIG_BLK + 10, 100, 0);
@@ -212,7 +223,7 @@ END_TEST
 /* Flushes among writes, all at once; power goes somewhere in between. */
 START_TEST(test_flush_among_writes)
 {
-	struct rig *rig = make(_i);
+	struct rig *rig = make_doomed(_i);
 
 	for (unsigned i = 0; i < 24; i++) {
 		rig_submit(rig, BLK_WRITE, (i * 7 % 60) * RIG_BLK + i * 100, 5000 + i * 300, 0);

@@ -155,6 +155,8 @@ static bool one(const struct fault *f, uint64_t nth, enum ending ending)
 	bool met;
 	int r;
 
+	if (f->late || ending != STOP)
+		rig_will_be_killed(rig);
 	if (f->late)
 		leave_some(rig, (enum ending)(nth / ENDINGS % ENDINGS));
 	rig->lenient = true;

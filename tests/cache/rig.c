@@ -12,6 +12,18 @@
 #include "core/clock.h"
 #include "core/range.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#else
+static void __lsan_disable(void)
+{
+}
+
+static void __lsan_enable(void)
+{
+}
+#endif
+
 #define LIMIT_BYTES (12 * RIG_SEGMENT_BYTES)
 #define END_NS (600 * NSEC_PER_SEC)
 
@@ -67,8 +79,17 @@ struct rig *rig_create(uint64_t seed, uint64_t size_bytes)
 	return rig;
 }
 
+void rig_will_be_killed(struct rig *rig)
+{
+	if (!rig->doomed)
+		__lsan_disable();
+	rig->doomed = true;
+}
+
 void rig_destroy(struct rig *rig)
 {
+	if (rig->doomed)
+		__lsan_enable();
 	simindex_destroy(rig->index);
 	simfar_store_destroy(rig->far);
 	simdisk_destroy(rig->disk);

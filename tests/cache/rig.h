@@ -55,6 +55,7 @@ struct rig {
 	struct err err;        /* of the last rig_open() */
 	uint64_t size;
 	uint64_t limit_bytes, max_dirty_bytes, max_dirty_age_ns;
+	bool doomed;    /* rig_will_be_killed() */
 	bool lenient;   /* requests may fail */
 	bool races;     /* changes may overlap reads in flight; those are not checked then */
 	bool unsettled; /* power was cut: what was not durable may be gone */
@@ -77,6 +78,11 @@ struct rig {
 
 /* A rig whose far volume of @size_bytes holds a pattern; the cache is not open yet. */
 struct rig *rig_create(uint64_t seed, uint64_t size_bytes);
+/*
+ * From here on a leak checker looks away, until rig_destroy(): who is killed frees nothing of what was
+ * under way. To be called before rig_open().
+ */
+void rig_will_be_killed(struct rig *rig);
 /* The cache was stopped or killed. */
 void rig_destroy(struct rig *rig);
 
