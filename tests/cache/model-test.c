@@ -55,7 +55,7 @@ START_TEST(test_plain)
 					 .limit_bytes = 40u << 20,
 					 .steps = 1500,
 					 .discard = true },
-		 8);
+		 16);
 }
 END_TEST
 
@@ -67,7 +67,7 @@ START_TEST(test_crashes)
 					 .steps = 1500,
 					 .crash_once_in = 60,
 					 .discard = true },
-		 12);
+		 24);
 }
 END_TEST
 
@@ -80,7 +80,7 @@ START_TEST(test_faults)
 					 .crash_once_in = 200,
 					 .fault_once_in = 40,
 					 .cut_once_in = 50 },
-		 12);
+		 24);
 }
 END_TEST
 
@@ -93,7 +93,7 @@ START_TEST(test_small_cache)
 					 .crash_once_in = 400,
 					 .cut_once_in = 200,
 					 .discard = true },
-		 3);
+		 6);
 }
 END_TEST
 
