@@ -416,7 +416,7 @@ static void batch_applied(struct appender *a, struct todo *todo)
 		s->last_seq = a->batch.record[a->batch.nrecords - 1].seq;
 		c->appended_seq = s->last_seq;
 		c->marked_seq = a->batch.durable_seq;
-		atomic_store(lio_word(c->lio, 0), c->appended_seq);
+		atomic_store(lio_word(c->lio, WORD_APPENDED), c->appended_seq);
 	}
 	while ((n = list_pop(&a->flight))) {
 		struct append_op *op = list_entry(n, struct append_op, link);
@@ -509,6 +509,7 @@ static void segment_synced(struct lio_op *lop, int result)
 		c->seg[segment].poisoned = true;
 		c->sync_result = result;
 		c->log_unsafe = true;
+		atomic_store(lio_word(c->lio, WORD_UNSAFE), 1);
 	}
 	assert(c->sync_ops > 0);
 	segment_unpin(c, segment);

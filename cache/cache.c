@@ -524,6 +524,7 @@ static void sync_log(struct cache *c)
 			/* A second try would succeed without the pages that the first one lost. */
 			cache_lock(c, &todo);
 			c->log_unsafe = true;
+			atomic_store(lio_word(c->lio, WORD_UNSAFE), 1);
 			log_fail(c, &todo);
 			cache_unlock(c, &todo);
 		}

@@ -78,6 +78,12 @@ void cache_unlock(struct cache *c, struct todo *todo);
 /* Complete @req after the lock is dropped. */
 void todo_done(struct todo *todo, struct blk_req *req, int result);
 
+/* What lio_word() keeps beyond the process, but not beyond the boot. */
+enum cache_word {
+	WORD_APPENDED, /* appended_seq */
+	WORD_UNSAFE,   /* a sync of the log failed: the page cache has what the medium may not */
+};
+
 /* ---- segments ---- */
 
 enum seg_state {

@@ -3,8 +3,8 @@
  * Opening a cache directory: scan.c reads it (steps 1 to 3), then
  *
  *  4. fill the map: the index first, then the log in order, which wins;
- *  5. append "cut here" and a barrier to a fresh segment and make all that was kept durable; only
- * then is the cache open.
+ *  5. write what was kept once more if a sync of it failed during this boot; append "cut here" and a
+ *     barrier to a fresh segment and make all that was kept durable; only then is the cache open.
  */
 #include <assert.h>
 #include <errno.h>
@@ -337,6 +337,41 @@ static int open_log(struct recovery *rec, struct err *err)
 	return 0;
 }
 
+static int write_again(struct cache *c, struct segment *s, uint8_t *buf)
+{
+	uint64_t bytes = (uint64_t)c->seg_slots * FORMAT_SLOT_BYTES;
+	int r = 0;
+
+	for (uint64_t at = 0; at < bytes && r == 0; at += PIECE_BYTES) {
+		size_t n = (size_t)MIN(bytes - at, (uint64_t)PIECE_BYTES);
+
+		r = lio_read_sync(c->lio, s->file, buf, n, at);
+		if (r == 0)
+			r = lio_write_sync(c->lio, s->file, buf, n, at);
+	}
+	return r == -ENODATA ? 0 : r; /* cut short: what is there was judged before */
+}
+
+/*
+ * A sync of the log failed during this boot. What it did not get to the medium is in the page cache
+ * as if it had: only when it was written once more does a sync mean anything.
+ */
+static int mend_unsafe(struct cache *c, struct err *err)
+{
+	cleanup_free uint8_t *buf = NULL;
+	int r = 0;
+
+	if (!c->lio->same_boot || !atomic_load(lio_word(c->lio, WORD_UNSAFE)))
+		return 0;
+	buf = aligned_alloc(BLK, PIECE_BYTES);
+	if (!buf)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (uint32_t i = 0; i < c->nsegs && r == 0; i++)
+		if (c->seg[i].state == SEG_SEALED && c->seg[i].class == FORMAT_LOG)
+			r = write_again(c, &c->seg[i], buf);
+	return r < 0 ? err_set(err, r, "cache directory: cannot be written: %s", strerror(-r)) : 0;
+}
+
 int cache_recover(struct cache *c, struct err *err)
 {
 	struct recovery rec = { .c = c, .was_clean = c->was_clean };
@@ -347,8 +382,12 @@ int cache_recover(struct cache *c, struct err *err)
 		r = fill_map(&rec, err);
 	if (r == 0) {
 		sort_segments(&rec);
-		r = open_log(&rec, err);
+		r = mend_unsafe(c, err);
 	}
+	if (r == 0)
+		r = open_log(&rec, err);
+	if (r == 0)
+		atomic_store(lio_word(c->lio, WORD_UNSAFE), 0);
 	scan_fini(&rec);
 	return r;
 }

@@ -386,7 +386,7 @@ int scan_directory(struct recovery *rec, struct err *err)
 		return r;
 	rec->limit = rec->durable;
 	if (c->lio->same_boot)
-		rec->limit = MAX(rec->limit, atomic_load(lio_word(c->lio, 0)));
+		rec->limit = MAX(rec->limit, atomic_load(lio_word(c->lio, WORD_APPENDED)));
 	/* Stopped with nothing unsent: what is missing now is at the target, whatever it was. */
 	last_seq = c->conf.identity->last_seq;
 	if (rec->was_clean) {

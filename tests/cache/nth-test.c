@@ -184,6 +184,14 @@ static bool one(const struct fault *f, uint64_t nth, enum ending ending)
 			rig->err.text);
 	ck_assert_uint_eq(cache_damages(rig->cache, NULL, 0), 0);
 	rig_settle(rig);
+	if (ending == KILL) {
+		/* What the start and a FUA called durable is so, whatever failed before. */
+		rig_do(rig, BLK_WRITE, 3 * RIG_BLK, RIG_BLK, BLK_FUA);
+		rig_power_cut(rig);
+		if (rig_open(rig) < 0)
+			sim_die(rig->sim, "after the power cut: %s", rig->err.text);
+		rig_settle(rig);
+	}
 	r = rig_drain(rig, 100 * NSEC_PER_SEC);
 	if (r < 0)
 		sim_die(rig->sim, "%s %llu: drain: %s", f->name, (unsigned long long)nth,
