@@ -3,8 +3,8 @@
  * Opening a cache directory: scan.c reads it (steps 1 to 3), then
  *
  *  4. fill the map: the index first, then the log in order, which wins;
- *  5. write what was kept once more if a sync of it failed during this boot; append "cut here" and a
- *     barrier to a fresh segment and make all that was kept durable; only then is the cache open.
+ *  5. write what was kept once more if a sync of it failed during this boot; append "cut here" and
+ * a barrier to a fresh segment and make all that was kept durable; only then is the cache open.
  */
 #include <assert.h>
 #include <errno.h>

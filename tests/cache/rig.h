@@ -79,8 +79,8 @@ struct rig {
 /* A rig whose far volume of @size_bytes holds a pattern; the cache is not open yet. */
 struct rig *rig_create(uint64_t seed, uint64_t size_bytes);
 /*
- * From here on a leak checker looks away, until rig_destroy(): who is killed frees nothing of what was
- * under way. To be called before rig_open().
+ * From here on a leak checker looks away, until rig_destroy(): who is killed frees nothing of what
+ * was under way. To be called before rig_open().
  */
 void rig_will_be_killed(struct rig *rig);
 /* The cache was stopped or killed. */
