@@ -188,8 +188,9 @@ stage_sanitize-address() {
 		run_tests sanitize-address "$TOP/asan" "$JOBS" "${list[@]}" "${more[@]}"
 }
 
-# Policies are left out: they know no threads. io_uring is left out, for ThreadSanitizer does not
-# see that the kernel hands data over.
+# Policies are left out: they know no threads; and of the simulated tests, which have one thread by
+# construction, all but the model. io_uring is left out, for ThreadSanitizer does not see that the
+# kernel hands data over.
 stage_sanitize-thread() {
 	local test threaded=()
 
@@ -198,6 +199,8 @@ stage_sanitize-thread() {
 	for test in "${TESTS[@]}"; do
 		case $test in
 		tests/policy/* | tests/bench/*) ;;
+		tests/cache/damage-test | tests/cache/nth-test | tests/cache/interleave-test) ;;
+		tests/cache/sim-test | tests/cache/map-test | tests/cache/format-test | tests/cache/plan-test) ;;
 		*-test) threaded+=("$test") ;;
 		esac
 	done
