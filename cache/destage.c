@@ -303,7 +303,6 @@ static void pause_sending(struct cache *c)
 
 	d->error = 0;
 	d->waiting = true;
-	c->far_waiting = true;
 	sched_arm(c->sched, &d->retry, sched_now(c->sched) + delay);
 }
 
@@ -387,7 +386,6 @@ static void send_mark(struct cache *c, struct todo *todo)
 	d->state = MARKING;
 	d->ended = false;
 	backoff_reset(&d->backoff);
-	c->far_waiting = false;
 	if (e->by_flush)
 		c->far_as_of_ns = e->closed_wall_ns;
 	d->mark = (struct append_op){ .control = true, .appended = mark_appended };

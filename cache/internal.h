@@ -287,7 +287,6 @@ struct cache {
 
 	/* Counters for status. */
 	uint64_t hit_bytes, miss_bytes, readahead_bytes, readahead_wasted_bytes, written_bytes;
-	bool far_waiting; /* the target does not take what we send */
 };
 
 /* ---- cache.c ---- */

@@ -174,7 +174,7 @@ static void prepare(struct cache *c, uint32_t i, enum format_class class, struct
 		s->state = s->file ? SEG_FREE : SEG_ABSENT;
 		c->disk_full = r == -ENOSPC || r == -EDQUOT;
 		c->janitor->stuck = !c->disk_full;
-		sched_arm(c->sched, &c->janitor->retry, sched_now(c->sched) + DISK_FULL_RETRY_NS);
+		come_again(c);
 	} else {
 		c->disk_full = false;
 		s->class = class;
@@ -532,7 +532,7 @@ static void barrier_applied(struct cache *c, void *ctx, int result)
 	if (result == 0)
 		janitor_kick(c);
 	else
-		sched_arm(c->sched, &j->retry, sched_now(c->sched) + DISK_FULL_RETRY_NS);
+		come_again(c);
 	cache_put(c);
 	cache_unlock(c, &todo);
 }
@@ -566,8 +566,7 @@ static bool step_waiting(struct cache *c, struct todo *todo)
 			if (j->barrier_out)
 				cache_get(c);
 			else
-				sched_arm(c->sched, &j->retry,
-					  sched_now(c->sched) + DISK_FULL_RETRY_NS);
+				come_again(c);
 		}
 		return false;
 	}

@@ -64,6 +64,12 @@ struct write_op {
 	struct iovec *iov;
 };
 
+/* Why nothing more is taken; 0: it is. Under the lock. */
+static int refusal(const struct cache *c)
+{
+	return c->stopping ? -ESHUTDOWN : c->log_failed ? -EIO : 0;
+}
+
 static void op_free(struct write_op *op)
 {
 	free(op->edge[0].buf);
@@ -350,7 +356,7 @@ static void append(struct write_op *op, struct todo *todo)
 {
 	struct cache *c = op->cache;
 	struct append_op *a = &op->op;
-	int r = c->stopping ? -ESHUTDOWN : c->log_failed ? -EIO : 0;
+	int r = refusal(c);
 
 	if (r == 0 && op->req->op == BLK_WRITE)
 		r = map_reserve(&c->map, op->blk, op->n);
@@ -544,10 +550,8 @@ void write_submit(struct cache *c, struct blk_req *req)
 	cache_lock(c, &todo);
 	if (!op)
 		r = -ENOMEM;
-	else if (c->stopping)
-		r = -ESHUTDOWN;
-	else if (c->log_failed)
-		r = -EIO;
+	else
+		r = refusal(c);
 	if (r < 0) {
 		todo_done(&todo, req, r);
 		cache_unlock(c, &todo);
@@ -630,10 +634,8 @@ void flush_submit(struct cache *c, struct blk_req *req)
 	cache_lock(c, &todo);
 	if (!op)
 		r = -ENOMEM;
-	else if (c->stopping)
-		r = -ESHUTDOWN;
-	else if (c->log_failed)
-		r = -EIO;
+	else
+		r = refusal(c);
 	if (r < 0) {
 		free(op);
 		todo_done(&todo, req, r);
