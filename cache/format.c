@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/crc32c.h"
+#include "core/le.h"
 
 static const char segment_magic[8] = "NBSEGM01";
 static const char batch_magic[8] = "NBBATCH1";
@@ -18,16 +19,15 @@ struct cursor {
 
 static void put(struct cursor *c, uint64_t v, unsigned bytes)
 {
-	for (unsigned i = 0; i < bytes; i++)
-		*c->p++ = (uint8_t)(v >> (8 * i));
+	le_put(c->p, v, bytes);
+	c->p += bytes;
 }
 
 static uint64_t get(struct cursor *c, unsigned bytes)
 {
-	uint64_t v = 0;
+	uint64_t v = le_get(c->p, bytes);
 
-	for (unsigned i = 0; i < bytes; i++)
-		v |= (uint64_t)*c->p++ << (8 * i);
+	c->p += bytes;
 	return v;
 }
 

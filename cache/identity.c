@@ -27,6 +27,7 @@
 
 #include "core/clock.h"
 #include "core/crc32c.h"
+#include "core/le.h"
 #include "core/range.h"
 
 #define COPY_BYTES 4096u
@@ -74,21 +75,6 @@ struct copy {
 	struct cache_identity id;  /* GOOD */
 };
 
-static void put_le(uint8_t *p, uint64_t value, unsigned bytes)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(value >> 8 * i);
-}
-
-static uint64_t get_le(const uint8_t *p, unsigned bytes)
-{
-	uint64_t value = 0;
-
-	for (unsigned i = 0; i < bytes; i++)
-		value |= (uint64_t)p[i] << 8 * i;
-	return value;
-}
-
 /* Only up to the NUL: what lies behind it in memory is nobody's business. */
 static void put_text(uint8_t *p, const char *text, size_t max)
 {
@@ -114,31 +100,31 @@ static void encode(const struct cache_identity *id, uint8_t *block)
 {
 	memset(block, 0, COPY_BYTES);
 	memcpy(block + AT_MAGIC, magic, sizeof(magic));
-	put_le(block + AT_VERSION, id->format_version, 4);
-	put_le(block + AT_FEATURES, id->features, 8);
+	le_put(block + AT_VERSION, id->format_version, 4);
+	le_put(block + AT_FEATURES, id->features, 8);
 	put_text(block + AT_WRITER, PACKAGE_VERSION, WRITER_BYTES);
-	put_le(block + AT_GENERATION, id->generation, 8);
+	le_put(block + AT_GENERATION, id->generation, 8);
 	memcpy(block + AT_UUID, id->cache_uuid, sizeof(id->cache_uuid));
-	put_le(block + AT_CREATED, id->created_ns, 8);
-	put_le(block + AT_SIZE, id->size_bytes, 8);
-	put_le(block + AT_LIMIT, id->limit_bytes, 8);
-	put_le(block + AT_KEY, id->reservation_key, 8);
-	put_le(block + AT_SEGMENT, id->segment_bytes, 4);
-	put_le(block + AT_SECTOR, id->sector_bytes, 4);
-	put_le(block + AT_SESSIONS, id->session_high_water, 4);
+	le_put(block + AT_CREATED, id->created_ns, 8);
+	le_put(block + AT_SIZE, id->size_bytes, 8);
+	le_put(block + AT_LIMIT, id->limit_bytes, 8);
+	le_put(block + AT_KEY, id->reservation_key, 8);
+	le_put(block + AT_SEGMENT, id->segment_bytes, 4);
+	le_put(block + AT_SECTOR, id->sector_bytes, 4);
+	le_put(block + AT_SESSIONS, id->session_high_water, 4);
 	memcpy(block + AT_ISID, id->isid_random, sizeof(id->isid_random));
 	block[AT_CLEAN] = id->clean;
-	put_le(block + AT_LAST_SEQ, id->last_seq, 8);
+	le_put(block + AT_LAST_SEQ, id->last_seq, 8);
 	put_text(block + AT_URL, id->url, sizeof(id->url));
 	put_text(block + AT_VOLUME, id->volume, sizeof(id->volume));
 	put_text(block + AT_HOST, id->owner_host, sizeof(id->owner_host));
 	for (unsigned i = 0; i < IDENTITY_SAMPLES; i++) {
 		uint8_t *p = block + AT_SAMPLES + i * SAMPLE_BYTES;
 
-		put_le(p, id->sample[i].offset, 8);
-		put_le(p + 8, id->sample[i].crc, 4);
+		le_put(p, id->sample[i].offset, 8);
+		le_put(p + 8, id->sample[i].crc, 4);
 	}
-	put_le(block + AT_CRC, checksum(block), 4);
+	le_put(block + AT_CRC, checksum(block), 4);
 }
 
 static bool decode_body(struct cache_identity *id, const uint8_t *block)
@@ -146,24 +132,24 @@ static bool decode_body(struct cache_identity *id, const uint8_t *block)
 	bool whole = true;
 
 	memcpy(id->cache_uuid, block + AT_UUID, sizeof(id->cache_uuid));
-	id->created_ns = get_le(block + AT_CREATED, 8);
-	id->size_bytes = get_le(block + AT_SIZE, 8);
-	id->limit_bytes = get_le(block + AT_LIMIT, 8);
-	id->reservation_key = get_le(block + AT_KEY, 8);
-	id->segment_bytes = (uint32_t)get_le(block + AT_SEGMENT, 4);
-	id->sector_bytes = (uint32_t)get_le(block + AT_SECTOR, 4);
-	id->session_high_water = (uint32_t)get_le(block + AT_SESSIONS, 4);
+	id->created_ns = le_get(block + AT_CREATED, 8);
+	id->size_bytes = le_get(block + AT_SIZE, 8);
+	id->limit_bytes = le_get(block + AT_LIMIT, 8);
+	id->reservation_key = le_get(block + AT_KEY, 8);
+	id->segment_bytes = (uint32_t)le_get(block + AT_SEGMENT, 4);
+	id->sector_bytes = (uint32_t)le_get(block + AT_SECTOR, 4);
+	id->session_high_water = (uint32_t)le_get(block + AT_SESSIONS, 4);
 	memcpy(id->isid_random, block + AT_ISID, sizeof(id->isid_random));
 	id->clean = block[AT_CLEAN];
-	id->last_seq = get_le(block + AT_LAST_SEQ, 8);
+	id->last_seq = le_get(block + AT_LAST_SEQ, 8);
 	whole &= get_text(id->url, block + AT_URL, sizeof(id->url));
 	whole &= get_text(id->volume, block + AT_VOLUME, sizeof(id->volume));
 	whole &= get_text(id->owner_host, block + AT_HOST, sizeof(id->owner_host));
 	for (unsigned i = 0; i < IDENTITY_SAMPLES; i++) {
 		const uint8_t *p = block + AT_SAMPLES + i * SAMPLE_BYTES;
 
-		id->sample[i].offset = get_le(p, 8);
-		id->sample[i].crc = (uint32_t)get_le(p + 8, 4);
+		id->sample[i].offset = le_get(p, 8);
+		id->sample[i].crc = (uint32_t)le_get(p + 8, 4);
 	}
 	return whole && is_pow2(id->segment_bytes) && id->segment_bytes >= 2 * MIB &&
 	       id->segment_bytes <= 64 * MIB;
@@ -173,11 +159,11 @@ static void decode(struct copy *c, const uint8_t *block)
 {
 	c->state = COPY_DAMAGED;
 	if (memcmp(block + AT_MAGIC, magic, sizeof(magic)) ||
-	    get_le(block + AT_CRC, 4) != checksum(block))
+	    le_get(block + AT_CRC, 4) != checksum(block))
 		return;
-	c->version = (uint32_t)get_le(block + AT_VERSION, 4);
-	c->features = get_le(block + AT_FEATURES, 8);
-	c->generation = get_le(block + AT_GENERATION, 8);
+	c->version = (uint32_t)le_get(block + AT_VERSION, 4);
+	c->features = le_get(block + AT_FEATURES, 8);
+	c->generation = le_get(block + AT_GENERATION, 8);
 	if (!get_text(c->writer, block + AT_WRITER, WRITER_BYTES))
 		return;
 	if (c->version > IDENTITY_FORMAT_VERSION || c->features) {
@@ -286,7 +272,7 @@ int identity_init(struct cache_identity *id, uint64_t limit_bytes)
 	id->cache_uuid[6] = (uint8_t)((dice.uuid[6] & 0x0f) | 0x40); /* RFC 4122 4.4: random */
 	id->cache_uuid[8] = (uint8_t)((dice.uuid[8] & 0x3f) | 0x80);
 	memcpy(id->isid_random, dice.isid, sizeof(id->isid_random));
-	id->reservation_key = get_le(dice.key, sizeof(dice.key));
+	id->reservation_key = le_get(dice.key, sizeof(dice.key));
 	if (!id->reservation_key)
 		id->reservation_key = 1;
 	for (unsigned i = 0; i < IDENTITY_SAMPLES; i++)

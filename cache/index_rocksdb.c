@@ -35,6 +35,7 @@
 #include "cache/index.h"
 #include "core/cleanup.h"
 #include "core/crc32c.h"
+#include "core/le.h"
 
 #define MIB (1u << 20)
 #define KEY_EXTENT 'e'
@@ -68,21 +69,6 @@ static struct index_rocksdb *from_store(struct index_store *s)
 	return container_of(s, struct index_rocksdb, store);
 }
 
-static void put_le(uint8_t *p, uint64_t value, unsigned bytes)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(value >> 8 * i);
-}
-
-static uint64_t get_le(const uint8_t *p, unsigned bytes)
-{
-	uint64_t value = 0;
-
-	for (unsigned i = 0; i < bytes; i++)
-		value |= (uint64_t)p[i] << 8 * i;
-	return value;
-}
-
 static void extent_key(uint8_t *key, uint64_t blk)
 {
 	key[0] = KEY_EXTENT;
@@ -108,7 +94,7 @@ static uint32_t value_crc(const void *key, size_t key_length, const void *value,
 static bool value_whole(const void *key, size_t key_length, const void *value, size_t length)
 {
 	return length >= CRC_BYTES &&
-	       get_le(value, CRC_BYTES) == value_crc(key, key_length, value, length);
+	       le_get(value, CRC_BYTES) == value_crc(key, key_length, value, length);
 }
 
 /* The value of @e, at most EXTENT_VALUE_MAX bytes; returns its length. */
@@ -118,15 +104,15 @@ static size_t encode_extent(const uint8_t *key, const struct index_extent *e, ui
 
 	memset(value, 0, EXTENT_HEAD_BYTES);
 	value[4] = (uint8_t)e->kind;
-	put_le(value + 8, e->nblocks, 8);
+	le_put(value + 8, e->nblocks, 8);
 	if (e->kind == INDEX_DATA) {
-		put_le(value + 16, e->segment, 4);
-		put_le(value + 20, e->slot, 4);
-		put_le(value + 24, e->incarnation, 8);
+		le_put(value + 16, e->segment, 4);
+		le_put(value + 20, e->slot, 4);
+		le_put(value + 24, e->incarnation, 8);
 		for (uint64_t i = 0; i < e->nblocks; i++, length += 4)
-			put_le(value + length, e->crc[i], 4);
+			le_put(value + length, e->crc[i], 4);
 	}
-	put_le(value, value_crc(key, EXTENT_KEY_BYTES, value, length), CRC_BYTES);
+	le_put(value, value_crc(key, EXTENT_KEY_BYTES, value, length), CRC_BYTES);
 	return length;
 }
 
@@ -142,11 +128,11 @@ static int decode_extent(const rocksdb_iterator_t *it, struct index_extent *e, u
 		return -EBADMSG;
 	*e = (struct index_extent){
 		.blk = extent_key_blk(key),
-		.nblocks = get_le(value + 8, 8),
+		.nblocks = le_get(value + 8, 8),
 		.kind = (enum index_kind)value[4],
-		.segment = (uint32_t)get_le(value + 16, 4),
-		.slot = (uint32_t)get_le(value + 20, 4),
-		.incarnation = get_le(value + 24, 8),
+		.segment = (uint32_t)le_get(value + 16, 4),
+		.slot = (uint32_t)le_get(value + 20, 4),
+		.incarnation = le_get(value + 24, 8),
 		.crc = value[4] == INDEX_DATA ? crc : NULL,
 	};
 	if (extent_check(e) < 0)
@@ -156,7 +142,7 @@ static int decode_extent(const rocksdb_iterator_t *it, struct index_extent *e, u
 	if (length != EXTENT_HEAD_BYTES + 4 * e->nblocks)
 		return -EBADMSG;
 	for (uint64_t i = 0; i < e->nblocks; i++)
-		crc[i] = (uint32_t)get_le(value + EXTENT_HEAD_BYTES + 4 * i, 4);
+		crc[i] = (uint32_t)le_get(value + EXTENT_HEAD_BYTES + 4 * i, 4);
 	return 0;
 }
 
@@ -356,7 +342,7 @@ static int put_value(struct index_rocksdb *d, const char *key, size_t key_length
 		return -ENOMEM;
 	if (length)
 		memcpy(buf + CRC_BYTES, value, length);
-	put_le(buf, value_crc(key, key_length, buf, CRC_BYTES + length), CRC_BYTES);
+	le_put(buf, value_crc(key, key_length, buf, CRC_BYTES + length), CRC_BYTES);
 	rocksdb_put(d->db, durable ? d->write_sync : d->write, key, key_length, (char *)buf,
 		    CRC_BYTES + length, &text);
 	return failed(text);

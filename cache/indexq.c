@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "cache/internal.h"
+#include "core/le.h"
 #include "core/log.h"
 
 #define INDEX_BATCH 256
@@ -147,15 +148,13 @@ int index_put_tail(struct index_store *index, uint64_t tail_seq)
 {
 	uint8_t bytes[8];
 
-	for (unsigned i = 0; i < sizeof(bytes); i++)
-		bytes[i] = (uint8_t)(tail_seq >> (8 * i));
+	le_put(bytes, tail_seq, sizeof(bytes));
 	return index_put_state(index, "log-tail", bytes, sizeof(bytes));
 }
 
 int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq)
 {
 	uint8_t bytes[8];
-	uint64_t tail = 0;
 	size_t length;
 	int r = index_get_state(index, "log-tail", bytes, sizeof(bytes), &length);
 
@@ -163,9 +162,7 @@ int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq)
 		return r;
 	if (length != sizeof(bytes))
 		return -EBADMSG;
-	for (unsigned i = 0; i < sizeof(bytes); i++)
-		tail |= (uint64_t)bytes[i] << (8 * i);
-	*ret_tail_seq = tail;
+	*ret_tail_seq = le_get(bytes, sizeof(bytes));
 	return 0;
 }
 

@@ -8,6 +8,7 @@ libnearblk_a_SOURCES += \
 	core/filter_delay.c core/filter_delay.h \
 	core/filter_fault.c core/filter_fault.h \
 	core/hash.h \
+	core/le.h \
 	core/list.h \
 	core/log.c core/log.h \
 	core/option.c core/option.h \
