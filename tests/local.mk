@@ -1,6 +1,7 @@
-# Unit tests mirror the tree: tests/FOLDER/MODULE-test.c, one Check program per module.
+# Unit tests mirror the tree: tests/FOLDER/MODULE-test.c, one Check program per module. A program of
+# one source needs no line but its name.
 if HAVE_CHECK
-TEST_LIBS = $(NB_LIBS) $(CHECK_LIBS)
+LDADD = $(SIM_LIBS) $(NB_LIBS) $(CHECK_LIBS)
 include tests/lib/local.mk
 include tests/core/local.mk
 include tests/policy/local.mk
@@ -9,6 +10,8 @@ include tests/cache/local.mk
 include tests/mount/local.mk
 include tests/control/local.mk
 include tests/cmd/local.mk
+check_PROGRAMS += $(UNIT_TESTS)
+TESTS += $(UNIT_TESTS)
 endif
 include tests/lib/shell.mk
 include tests/bench/local.mk

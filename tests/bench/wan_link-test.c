@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The emulated line under a clock of our own: when each packet comes out, and which do not. */
 #include "bench/wan_link.h"
+#include "tests/lib/run.h"
 
 #include <check.h>
 #include <errno.h>
@@ -265,8 +266,6 @@ int main(void)
 {
 	Suite *s = suite_create("wan_link");
 	TCase *tc = tcase_create("wan_link");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_time_is_serialisation_plus_delay);
 	tcase_add_test(tc, test_late_look_keeps_the_rate);
@@ -279,8 +278,5 @@ int main(void)
 	tcase_add_test(tc, test_ring_grows_around_its_packets);
 	tcase_add_test(tc, test_bad_settings);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

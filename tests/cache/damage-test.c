@@ -19,6 +19,7 @@
 #include "core/log.h"
 #include "core/range.h"
 #include "tests/cache/rig.h"
+#include "tests/lib/run.h"
 
 #define SIZE ((1u << 20) + 3 * RIG_BLK + 512)
 #define CHANGES (1u << BLK_WRITE | 1u << BLK_ZERO | 1u << BLK_DISCARD)
@@ -360,8 +361,6 @@ int main(void)
 {
 	Suite *s = suite_create("damage");
 	TCase *tc = tcase_create("damage");
-	SRunner *sr;
-	int failed;
 
 	/* Each damage is told. */
 	log_open(getenv("SHOW") ? "stderr" : "/dev/null", LOG_LEVEL_INFO, NULL);
@@ -374,9 +373,5 @@ int main(void)
 	tcase_add_test(tc, test_index);
 	tcase_add_test(tc, test_many);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -9,6 +9,7 @@
 #include "core/cleanup.h"
 #include "core/crc32c.h"
 #include "tests/lib/sim.h"
+#include "tests/lib/run.h"
 
 #define SLOT FORMAT_SLOT_BYTES
 #define SEGMENT_SLOTS 512u
@@ -480,8 +481,6 @@ int main(void)
 {
 	Suite *s = suite_create("format");
 	TCase *tc = tcase_create("format");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, test_segment);
@@ -494,9 +493,5 @@ int main(void)
 	tcase_add_test(tc, test_hostile_repeated);
 	tcase_add_test(tc, test_hostile_table);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -8,6 +8,7 @@
 
 #include "core/crc32c.h"
 #include "tests/lib/simdisk.h"
+#include "tests/lib/run.h"
 
 static const char *const name[] = { "identity.a", "identity.b" };
 
@@ -277,8 +278,6 @@ int main(void)
 {
 	Suite *s = suite_create("identity");
 	TCase *tc = tcase_create("identity");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_init);
 	tcase_add_test(tc, test_round_trip);
@@ -288,8 +287,5 @@ int main(void)
 	tcase_add_test(tc, test_fail_each_and_cut);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

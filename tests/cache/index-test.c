@@ -16,6 +16,7 @@
 #include "core/cleanup.h"
 #include "tests/lib/scratch.h"
 #include "tests/lib/sim.h"
+#include "tests/lib/run.h"
 
 #define BLOCKS 2048u
 #define MAX_OPS 8
@@ -466,8 +467,7 @@ int main(void)
 	Suite *s = suite_create("index");
 	TCase *tc = tcase_create("mem");
 	TCase *db = tcase_create("rocksdb");
-	SRunner *sr = srunner_create(s);
-	int failed;
+	int status;
 
 	tcase_add_test(tc, test_mem);
 	tcase_set_timeout(tc, 120);
@@ -482,9 +482,7 @@ int main(void)
 	tcase_add_test(db, test_rocksdb_without_current);
 	tcase_set_timeout(db, 120);
 	suite_add_tcase(s, db);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
+	status = run_suite(s);
 	scratch_remove();
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return status;
 }

@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "tests/cache/rig.h"
+#include "tests/lib/run.h"
 
 #define SIZE ((2u << 20) + 3 * RIG_BLK + 512)
 #define SEEDS 25
@@ -385,8 +386,6 @@ int main(void)
 {
 	Suite *s = suite_create("interleave");
 	TCase *tc = tcase_create("interleave");
-	SRunner *sr;
-	int failed;
 
 	log_open("stderr", LOG_LEVEL_ERROR, NULL);
 	tcase_set_timeout(tc, 60);
@@ -402,9 +401,5 @@ int main(void)
 	tcase_add_loop_test(tc, test_cancel_read, 0, 5);
 	tcase_add_loop_test(tc, test_cancel_throttled, 0, 5);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

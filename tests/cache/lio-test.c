@@ -18,6 +18,7 @@
 
 #include "core/cleanup.h"
 #include "tests/lib/scratch.h"
+#include "tests/lib/run.h"
 
 #define PAGE 4096u
 #define DEEP 700 /* more than the ring takes at once */
@@ -307,8 +308,7 @@ int main(void)
 {
 	Suite *s = suite_create("lio");
 	TCase *tc = tcase_create("lio");
-	SRunner *sr = srunner_create(s);
-	int failed;
+	int status;
 
 	base = scratch_create();
 	snprintf(dir, sizeof(dir), "%s/cache", base);
@@ -320,9 +320,7 @@ int main(void)
 	tcase_add_test(tc, test_words);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
+	status = run_suite(s);
 	scratch_remove();
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return status;
 }

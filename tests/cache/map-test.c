@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/range.h"
 #include "tests/lib/sim.h"
+#include "tests/lib/run.h"
 
 #define SEEDS 12
 #define STEPS 4000
@@ -220,8 +221,6 @@ int main(void)
 {
 	Suite *s = suite_create("map");
 	TCase *tc = tcase_create("map");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, test_entry);
@@ -230,9 +229,5 @@ int main(void)
 	tcase_add_test(tc, test_tebibyte);
 	tcase_add_test(tc, test_memory);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "core/parse.h"
 #include "tests/cache/model.h"
+#include "tests/lib/run.h"
 
 static uint64_t env_u64(const char *name, uint64_t fallback)
 {
@@ -101,9 +102,7 @@ int main(void)
 {
 	Suite *s = suite_create("model");
 	TCase *tc = tcase_create("model");
-	SRunner *sr;
 	struct err err;
-	int failed;
 
 	log_open("stderr", LOG_LEVEL_ERROR, &err);
 	tcase_set_timeout(tc, 600);
@@ -112,9 +111,5 @@ int main(void)
 	tcase_add_test(tc, test_faults);
 	tcase_add_test(tc, test_small_cache);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

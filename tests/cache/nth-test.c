@@ -17,6 +17,7 @@
 #include "core/log.h"
 #include "core/parse.h"
 #include "tests/cache/rig.h"
+#include "tests/lib/run.h"
 
 #define SIZE ((2u << 20) + 5 * RIG_BLK + 1536)
 #define PATIENCE_NS (3 * NSEC_PER_SEC)
@@ -274,8 +275,6 @@ int main(void)
 {
 	Suite *s = suite_create("nth");
 	TCase *tc = tcase_create("nth");
-	SRunner *sr;
-	int failed;
 
 	/* Each fault is told many times over. */
 	log_open(getenv("NTH") ? "stderr" : "/dev/null", LOG_LEVEL_INFO, NULL);
@@ -288,9 +287,5 @@ int main(void)
 	tcase_add_test(tc, test_far);
 	tcase_add_test(tc, test_index);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -13,6 +13,7 @@
 #include "cache/plan.h"
 #include "core/range.h"
 #include "tests/lib/sim.h"
+#include "tests/lib/run.h"
 
 #define RUNS 3000
 #define NBLOCKS 96u
@@ -350,8 +351,6 @@ int main(void)
 {
 	Suite *s = suite_create("plan");
 	TCase *tc = tcase_create("plan");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, test_nothing_added);
@@ -359,9 +358,5 @@ int main(void)
 	tcase_add_test(tc, test_long_discard);
 	tcase_add_test(tc, test_random);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -23,6 +23,7 @@
 #include "cache/lio.h"
 #include "core/cleanup.h"
 #include "tests/lib/scratch.h"
+#include "tests/lib/run.h"
 
 #define PAGE 4096u
 #define PAGES 16u
@@ -383,8 +384,7 @@ int main(void)
 {
 	Suite *s;
 	TCase *tc;
-	SRunner *sr;
-	int failed;
+	int status;
 
 	make_paths();
 	if (!can_mount()) {
@@ -394,17 +394,14 @@ int main(void)
 	}
 	s = suite_create("recorder");
 	tc = tcase_create("recorder");
-	sr = srunner_create(s);
 	tcase_add_checked_fixture(tc, setup, stop_hard);
 	tcase_add_test(tc, test_bytes_and_names);
 	tcase_add_test(tc, test_words_survive_kill);
 	tcase_add_test(tc, test_index);
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
+	status = run_suite(s);
 	stop_hard();
 	scratch_remove();
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return status;
 }

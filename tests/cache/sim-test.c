@@ -10,6 +10,7 @@
 #include "tests/lib/simdisk.h"
 #include "tests/lib/simfar.h"
 #include "tests/lib/simindex.h"
+#include "tests/lib/run.h"
 
 #define SEEDS 60
 #define PAGE 4096u
@@ -603,8 +604,6 @@ int main(void)
 {
 	Suite *s = suite_create("sim");
 	TCase *tc = tcase_create("sim");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_order_is_of_the_seed);
 	tcase_add_test(tc, test_timers);
@@ -620,8 +619,5 @@ int main(void)
 	tcase_add_test_raise_signal(tc, test_far_finds_overlap, SIGABRT);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -30,6 +30,7 @@
 #include "core/parse.h"
 #include "tests/lib/scratch.h"
 #include "transport/mem.h"
+#include "tests/lib/run.h"
 
 #define SIZE ((40u << 20) + 512)
 #define LIMIT_BYTES CACHE_LIMIT_MIN
@@ -439,8 +440,7 @@ int main(void)
 {
 	Suite *s = suite_create("threads");
 	TCase *tc = tcase_create("threads");
-	SRunner *sr;
-	int failed;
+	int status;
 
 	dir = scratch_create();
 	log_open("stderr", LOG_LEVEL_WARNING, NULL);
@@ -451,10 +451,7 @@ int main(void)
 	tcase_add_test(tc, test_rocksdb);
 #endif
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
+	status = run_suite(s);
 	scratch_remove();
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return status;
 }

@@ -1,9 +1,6 @@
 # Tests of cmd/
-check_PROGRAMS += tests/cmd/options-test
-TESTS += tests/cmd/options-test
+UNIT_TESTS += tests/cmd/options-test
 tests_cmd_options_test_SOURCES = tests/cmd/options-test.c cmd/options.c cmd/options.h
-tests_cmd_options_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_cmd_options_test_LDADD = $(TEST_LIBS)
 
 # Scripts find the program in the build tree, where make runs them.
 dist_check_SCRIPTS += tests/cmd/usage.sh tests/cmd/mount.sh

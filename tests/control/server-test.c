@@ -18,6 +18,7 @@
 #include "control/socket.h"
 #include "core/cleanup.h"
 #include "core/clock.h"
+#include "tests/lib/run.h"
 
 #define TIMEOUT_NS (20 * NSEC_PER_SEC)
 
@@ -328,8 +329,6 @@ int main(void)
 {
 	Suite *s = suite_create("control");
 	TCase *tc = tcase_create("control");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
@@ -339,8 +338,5 @@ int main(void)
 	tcase_add_test(tc, test_peer);
 	tcase_add_test(tc, test_sockets);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -15,6 +15,7 @@
 #include "core/filter_fault.h"
 #include "core/sched.h"
 #include "transport/mem.h"
+#include "tests/lib/run.h"
 
 #define SIZE (1u << 20)
 #define SECTOR 512u
@@ -674,8 +675,6 @@ int main(void)
 {
 	Suite *s = suite_create("block");
 	TCase *tc = tcase_create("block");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_check_table);
 	tcase_add_test(tc, test_check_iov_length);
@@ -693,8 +692,5 @@ int main(void)
 	tcase_add_test(tc, test_stack_on_threads);
 	tcase_add_test(tc, test_iov);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -2,6 +2,7 @@
 /* Test vectors of RFC 3720 B.4; there the bytes of the CRC are listed in the order they are sent.
  */
 #include "core/crc32c.h"
+#include "tests/lib/run.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -65,14 +66,9 @@ int main(void)
 {
 	Suite *s = suite_create("crc32c");
 	TCase *tc = tcase_create("crc32c");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_vectors);
 	tcase_add_test(tc, test_pieces_and_alignments);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -12,25 +12,11 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "tests/lib/run.h"
+#include "tests/lib/scratch.h"
 
-static char dir[] = "/tmp/nearblk-log-XXXXXX";
-static char path[sizeof(dir) + 8];
-
-/* Once, in the process that outlives a failing test. */
-static void make_dir(void)
-{
-	if (!mkdtemp(dir))
-		abort();
-}
-
-static void remove_dir(void)
-{
-	char command[64];
-
-	snprintf(command, sizeof(command), "rm -r %s", dir);
-	if (system(command))
-		fprintf(stderr, "%s was not removed\n", dir);
-}
+static const char *dir;
+static char path[PATH_MAX];
 
 static void setup(void)
 {
@@ -228,10 +214,9 @@ int main(void)
 {
 	Suite *s = suite_create("log");
 	TCase *tc = tcase_create("log");
-	SRunner *sr = srunner_create(s);
-	int failed;
+	int status;
 
-	tcase_add_unchecked_fixture(tc, make_dir, remove_dir);
+	dir = scratch_create();
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_levels);
 	tcase_add_test(tc, test_file);
@@ -242,8 +227,7 @@ int main(void)
 	tcase_add_test(tc, test_bad_sinks);
 	tcase_add_test(tc, test_err);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	status = run_suite(s);
+	scratch_remove();
+	return status;
 }

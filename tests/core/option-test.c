@@ -9,6 +9,7 @@
 
 #include "core/cleanup.h"
 #include "core/clock.h"
+#include "tests/lib/run.h"
 
 enum { CMD_A = 1, CMD_B = 2 };
 enum { O_HELP, O_DIR, O_SIZE, O_AGE, O_COUNT, O_MODE, O_LEVEL, O_RO, O_FG, O_RANGE, O_OPT, O_B };
@@ -263,8 +264,6 @@ int main(void)
 {
 	Suite *s = suite_create("option");
 	TCase *tc = tcase_create("option");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_defaults);
 	tcase_add_test(tc, test_forms);
@@ -273,8 +272,5 @@ int main(void)
 	tcase_add_test(tc, test_help);
 	tcase_add_test(tc, test_distance);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

@@ -7,6 +7,7 @@
 
 #include "core/cleanup.h"
 #include "core/clock.h"
+#include "tests/lib/run.h"
 
 struct row {
 	const char *text;
@@ -116,8 +117,6 @@ int main(void)
 {
 	Suite *s = suite_create("parse");
 	TCase *tc = tcase_create("parse");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_sizes);
 	tcase_add_test(tc, test_durations);
@@ -125,8 +124,5 @@ int main(void)
 	tcase_add_test(tc, test_modes);
 	tcase_add_test(tc, test_format);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

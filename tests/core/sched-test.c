@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "tests/lib/run.h"
 
 #define MS NSEC_PER_MSEC
 #define FAR (3600 * NSEC_PER_SEC)
@@ -241,8 +242,6 @@ int main(void)
 {
 	Suite *s = suite_create("sched");
 	TCase *tc = tcase_create("sched");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_post_in_order);
 	tcase_add_test(tc, test_post_again_from_run);
@@ -253,8 +252,5 @@ int main(void)
 	tcase_add_test(tc, test_destroy);
 	tcase_add_test(tc, test_clocks);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

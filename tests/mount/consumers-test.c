@@ -15,6 +15,7 @@
 
 #include "core/cleanup.h"
 #include "tests/mount/fixture.h"
+#include "tests/lib/run.h"
 
 #define MIB (1u << 20)
 #define NOBODY 65534
@@ -215,5 +216,5 @@ int main(void)
 	tcase_add_loop_test(tc, ordinary_user, 0, 2);
 	tcase_add_test(tc, user_refusals);
 	suite_add_tcase(suite, tc);
-	return fixture_run(suite);
+	return run_suite(suite);
 }

@@ -35,17 +35,6 @@ int fixture_enter(void)
 	return 0;
 }
 
-int fixture_run(Suite *suite)
-{
-	SRunner *runner = srunner_create(suite);
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
 static void on_unmounted(void *ctx, int reason)
 {
 	struct fixture *f = ctx;

@@ -27,8 +27,6 @@ struct fixture {
 
 /* In main(): 0, or 77 when this machine cannot run the tests (said on stderr). */
 int fixture_enter(void);
-/* Run the suite; the exit code. */
-int fixture_run(Suite *suite);
 
 /* Device, directory and configuration, nothing mounted yet. */
 struct mount_config fixture_prepare(struct fixture *f, uint64_t size_bytes, unsigned flags);

@@ -13,6 +13,7 @@
 
 #include "core/cleanup.h"
 #include "tests/mount/fixture.h"
+#include "tests/lib/run.h"
 
 #define MIB (1u << 20)
 
@@ -555,5 +556,5 @@ int main(void)
 	tcase_add_test(tc, interrupts_race_completions);
 	tcase_add_test(tc, growth);
 	suite_add_tcase(suite, tc);
-	return fixture_run(suite);
+	return run_suite(suite);
 }

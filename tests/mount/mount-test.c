@@ -20,6 +20,7 @@
 #include "core/cleanup.h"
 #include "mount/attach.h"
 #include "tests/mount/fixture.h"
+#include "tests/lib/run.h"
 
 static struct fixture f;
 
@@ -449,5 +450,5 @@ int main(void)
 	tcase_add_test(tc, dead_mount);
 	tcase_add_test(tc, protect);
 	suite_add_tcase(suite, tc);
-	return fixture_run(suite);
+	return run_suite(suite);
 }

@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "policy/backoff.h"
 #include "tests/policy/random.h"
+#include "tests/lib/run.h"
 
 /* With all bits of @random set or clear the delay is at an end of [d / 2, d]. */
 static const struct {
@@ -66,16 +67,9 @@ int main(void)
 {
 	Suite *suite = suite_create("backoff");
 	TCase *tc = tcase_create("backoff");
-	SRunner *runner;
-	int failed;
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	tcase_add_loop_test(tc, test_table, 0, (int)ARRAY_SIZE(rows));
 	tcase_add_test(tc, test_reset_and_endless);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return run_suite(suite);
 }

@@ -7,6 +7,7 @@
 #include "core/cleanup.h"
 #include "policy/evict.h"
 #include "tests/policy/random.h"
+#include "tests/lib/run.h"
 
 #define LIVE(seq, hot) .sealed_seq = seq, .live_blocks = 100, .hot_blocks = hot, .total_blocks = 128
 #define PROBATION .probation = true
@@ -311,10 +312,7 @@ int main(void)
 {
 	Suite *suite = suite_create("evict");
 	TCase *tc = tcase_create("evict");
-	SRunner *runner;
-	int failed;
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	tcase_add_loop_test(tc, test_choose, 0, (int)ARRAY_SIZE(rows));
 	tcase_add_test(tc, test_share);
 	tcase_add_test(tc, test_never_pinned);
@@ -323,9 +321,5 @@ int main(void)
 	tcase_add_loop_test(tc, test_scan_resistance, 0, 3);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return run_suite(suite);
 }

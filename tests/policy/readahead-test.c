@@ -7,6 +7,7 @@
 #include "core/range.h"
 #include "policy/readahead.h"
 #include "tests/policy/random.h"
+#include "tests/lib/run.h"
 
 #define KIB 1024ull
 #define MIB (1024 * KIB)
@@ -473,10 +474,7 @@ int main(void)
 {
 	Suite *suite = suite_create("readahead");
 	TCase *tc = tcase_create("readahead");
-	SRunner *runner;
-	int failed;
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	tcase_add_loop_test(tc, test_start, 0, (int)ARRAY_SIZE(patterns));
 	tcase_add_loop_test(tc, test_no_overlap, 0, 2);
 	tcase_add_test(tc, test_end_of_volume);
@@ -493,9 +491,5 @@ int main(void)
 	tcase_add_test(tc, test_anything);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return run_suite(suite);
 }

@@ -13,6 +13,7 @@
 #include "policy/readahead.h"
 #include "policy/window.h"
 #include "tests/policy/random.h"
+#include "tests/lib/run.h"
 
 #define BLOCK 4096u
 #define MAX_QUEUE 16
@@ -255,18 +256,10 @@ int main(void)
 {
 	Suite *suite = suite_create("readahead_link");
 	TCase *tc = tcase_create("link");
-	SRunner *runner;
-	int failed;
-
-	setvbuf(stdout, NULL, _IOLBF, 0);
 
 	tcase_add_loop_test(tc, test_100_mbit, 0, (int)ARRAY_SIZE(rtts_ms));
 	tcase_add_loop_test(tc, test_1_gbit, 0, (int)ARRAY_SIZE(rtts_ms));
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return run_suite(suite);
 }

@@ -9,6 +9,7 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 #include "policy/window.h"
+#include "tests/lib/run.h"
 
 #define COMMAND (64u << 10)
 #define MAX_FLIGHT 8192
@@ -156,19 +157,12 @@ int main(void)
 {
 	Suite *suite = suite_create("window");
 	TCase *tc = tcase_create("window");
-	SRunner *runner;
-	int failed;
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	tcase_add_loop_test(tc, test_fills_path, 0, (int)ARRAY_SIZE(links));
 	tcase_add_test(tc, test_follows);
 	tcase_add_test(tc, test_app_limited);
 	tcase_add_test(tc, test_unknown);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return run_suite(suite);
 }

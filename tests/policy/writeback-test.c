@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "policy/writeback.h"
 #include "tests/policy/random.h"
+#include "tests/lib/run.h"
 
 #define MIB (1ull << 20)
 #define SEC NSEC_PER_SEC
@@ -223,10 +224,7 @@ int main(void)
 {
 	Suite *suite = suite_create("writeback");
 	TCase *tc = tcase_create("writeback");
-	SRunner *runner;
-	int failed;
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	tcase_add_loop_test(tc, test_cut, 0, (int)ARRAY_SIZE(cuts));
 	tcase_add_test(tc, test_cut_never);
 	tcase_add_loop_test(tc, test_delay, 0, (int)ARRAY_SIZE(delays));
@@ -235,9 +233,5 @@ int main(void)
 	tcase_add_test(tc, test_rate);
 	tcase_add_test(tc, test_rate_follows);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return run_suite(suite);
 }

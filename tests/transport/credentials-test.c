@@ -4,6 +4,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,26 +12,12 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "tests/lib/run.h"
+#include "tests/lib/scratch.h"
 
-static char dir[] = "/tmp/nearblk-cred-XXXXXX";
-static char path[sizeof(dir) + 16];
-static char other[sizeof(dir) + 16];
-
-/* Once, in the process that outlives a failing test. */
-static void make_dir(void)
-{
-	if (!mkdtemp(dir))
-		abort();
-}
-
-static void remove_dir(void)
-{
-	char command[64];
-
-	snprintf(command, sizeof(command), "rm -r %s", dir);
-	if (system(command))
-		fprintf(stderr, "%s was not removed\n", dir);
-}
+static const char *dir;
+static char path[PATH_MAX];
+static char other[PATH_MAX];
 
 static void setup(void)
 {
@@ -235,10 +222,9 @@ int main(void)
 {
 	Suite *s = suite_create("credentials");
 	TCase *tc = tcase_create("credentials");
-	SRunner *sr = srunner_create(s);
-	int failed;
+	int status;
 
-	tcase_add_unchecked_fixture(tc, make_dir, remove_dir);
+	dir = scratch_create();
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_good);
 	tcase_add_loop_test(tc, test_bad, 0, ARRAY_SIZE(bad));
@@ -247,8 +233,7 @@ int main(void)
 	tcase_add_test(tc, test_file);
 	tcase_add_test(tc, test_environment);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	status = run_suite(s);
+	scratch_remove();
+	return status;
 }

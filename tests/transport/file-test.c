@@ -4,6 +4,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -17,11 +18,13 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "tests/lib/run.h"
+#include "tests/lib/scratch.h"
 
 #define SIZE (8u << 20)
 
-static char dir[] = "/tmp/nearblk-file-XXXXXX";
-static char path[sizeof(dir) + 16];
+static const char *dir;
+static char path[PATH_MAX];
 static struct leaf_config conf;
 
 /* Stands in for libc's: a disk that fails, and one that takes its time. */
@@ -47,22 +50,6 @@ static void make(uint64_t size)
 
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(ftruncate(fd, (off_t)size), 0);
-}
-
-/* Once, in the process that outlives a failing test. */
-static void make_dir(void)
-{
-	if (!mkdtemp(dir))
-		abort();
-}
-
-static void remove_dir(void)
-{
-	char command[64];
-
-	snprintf(command, sizeof(command), "rm -r %s", dir);
-	if (system(command))
-		fprintf(stderr, "%s was not removed\n", dir);
 }
 
 static void setup(void)
@@ -434,7 +421,7 @@ END_TEST
 
 START_TEST(test_identity)
 {
-	char odd[sizeof(dir) + 300], moved[sizeof(odd) + 8];
+	char odd[PATH_MAX], moved[PATH_MAX + 8];
 	struct blk_info a, b;
 	struct blk_dev *dev;
 
@@ -479,7 +466,7 @@ END_TEST
 /* A loop device, where this machine gives one. */
 START_TEST(test_block_device)
 {
-	char command[256], name[64] = "";
+	char command[PATH_MAX + 64], name[64] = "";
 	static uint8_t out[65536], in[65536];
 	struct blk_info info;
 	struct blk_dev *dev;
@@ -524,10 +511,9 @@ int main(void)
 {
 	Suite *s = suite_create("file");
 	TCase *tc = tcase_create("file");
-	SRunner *sr = srunner_create(s);
-	int failed;
+	int status;
 
-	tcase_add_unchecked_fixture(tc, make_dir, remove_dir);
+	dir = scratch_create();
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_round_trip);
 	tcase_add_test(tc, test_many_iovecs);
@@ -542,8 +528,7 @@ int main(void)
 	tcase_add_test(tc, test_identity);
 	tcase_add_test(tc, test_block_device);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	status = run_suite(s);
+	scratch_remove();
+	return status;
 }

@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "tests/transport/http-server.h"
 #include "transport/http_answer.h"
+#include "tests/lib/run.h"
 
 #define SIZE (1u << 20)
 #define AT (128u << 10)
@@ -632,8 +633,6 @@ int main(void)
 {
 	Suite *s = suite_create("http");
 	TCase *tc = tcase_create("http");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	/* A proxy of the machine has no business with loopback. */
 	setenv("no_proxy", "*", 1);
@@ -657,8 +656,5 @@ int main(void)
 	tcase_add_test(tc, test_validators);
 	tcase_add_test(tc, test_judge);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

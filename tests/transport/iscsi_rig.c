@@ -12,6 +12,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "tests/lib/run.h"
 #include "transport/iscsi_pool.h"
 
 struct tgt tgt;
@@ -241,8 +242,7 @@ void tune_target(void)
 int rig_main(const char *name, const struct rig_test *tests, size_t count)
 {
 	Suite *suite = suite_create(name);
-	SRunner *runner;
-	int failed;
+	int status;
 
 	tgt_root_create();
 	log_open("stderr", getenv("NB_TEST_VERBOSE") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, NULL);
@@ -254,10 +254,7 @@ int rig_main(const char *name, const struct rig_test *tests, size_t count)
 		tcase_add_test(c, *tests[i].test);
 		suite_add_tcase(suite, c);
 	}
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	status = run_suite(suite);
 	tgt_root_remove();
-	return failed != 0;
+	return status;
 }

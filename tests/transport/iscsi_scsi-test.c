@@ -7,6 +7,7 @@
 
 #include "core/cleanup.h"
 #include "transport/iscsi_scsi.h"
+#include "tests/lib/run.h"
 
 static const struct {
 	unsigned status;
@@ -318,8 +319,6 @@ int main(void)
 {
 	TCase *c = tcase_create("scsi");
 	Suite *suite = suite_create("iscsi_scsi");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_loop_test(c, test_judge, 0, (int)ARRAY_SIZE(judgements));
 	tcase_add_test(c, test_sense);
@@ -332,9 +331,5 @@ int main(void)
 	tcase_add_test(c, test_luns);
 	tcase_add_test(c, test_negotiated);
 	suite_add_tcase(suite, c);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return run_suite(suite);
 }

@@ -6,6 +6,7 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 #include "transport/iscsi_window.h"
+#include "tests/lib/run.h"
 
 #define COMMAND (64ull << 10)
 #define MAX_COMMANDS 4096
@@ -126,16 +127,10 @@ int main(void)
 {
 	TCase *c = tcase_create("window");
 	Suite *suite = suite_create("iscsi_window");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_loop_test(c, test_fills_without_flooding, 0, (int)ARRAY_SIZE(paths));
 	tcase_add_test(c, test_follows_the_path);
 	tcase_add_test(c, test_little_work_says_little);
 	suite_add_tcase(suite, c);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return run_suite(suite);
 }

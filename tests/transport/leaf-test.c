@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transport/leaf.h"
+#include "tests/lib/run.h"
 
 #include <check.h>
 #include <errno.h>
@@ -82,15 +83,10 @@ int main(void)
 {
 	Suite *s = suite_create("leaf");
 	TCase *tc = tcase_create("leaf");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, test_mem);
 	tcase_add_test(tc, test_file);
 	tcase_add_test(tc, test_http);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

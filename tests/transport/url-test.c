@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/cleanup.h"
+#include "tests/lib/run.h"
 
 #define IQN "iqn.2001-04.com.example:vol"
 
@@ -392,8 +393,6 @@ int main(void)
 {
 	Suite *s = suite_create("url");
 	TCase *tc = tcase_create("url");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_loop_test(tc, test_good, 0, ARRAY_SIZE(good));
 	tcase_add_loop_test(tc, test_bad, 0, ARRAY_SIZE(bad));
@@ -405,8 +404,5 @@ int main(void)
 	tcase_add_test(tc, test_mutations);
 	tcase_add_test(tc, test_initiator_names);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }
