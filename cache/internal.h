@@ -215,6 +215,7 @@ struct cache {
 	bool stopping;
 	bool abandoned;
 	bool was_clean;     /* the directory had nothing unsent when it was opened */
+	bool forget;        /* and nothing it held counts any more */
 	bool log_failed;    /* nothing can be appended or made durable any more: writes are EIO */
 	bool log_unsafe;    /* and a sync of it failed: what it holds may not be on the medium */
 	bool damaged;       /* dirty data was lost: destage stands before its epoch */

@@ -103,7 +103,7 @@ static bool index_trusted(struct recovery *rec)
 	uint64_t tail;
 	int r;
 
-	if (c->conf.index->fresh)
+	if (c->conf.index->fresh || rec->forget)
 		return false;
 	r = index_get_tail(c->conf.index, &tail);
 	if (r == 0 && rec->tail <= tail + 1)
@@ -128,7 +128,7 @@ static int load_index(struct recovery *rec)
 	r = c->conf.index->fresh ? 0 : index_wipe(c->conf.index);
 	if (r == 0)
 		r = index_put_tail(c->conf.index, rec->tail - 1);
-	return r < 0 ? r : rebuild(rec);
+	return r < 0 || rec->forget ? r : rebuild(rec);
 }
 
 static void lost_record(struct cache *c, const struct format_record *r, uint64_t destaged)
@@ -374,7 +374,7 @@ static int mend_unsafe(struct cache *c, struct err *err)
 
 int cache_recover(struct cache *c, struct err *err)
 {
-	struct recovery rec = { .c = c, .was_clean = c->was_clean };
+	struct recovery rec = { .c = c, .was_clean = c->was_clean, .forget = c->forget };
 	int r;
 
 	r = scan_directory(&rec, err);

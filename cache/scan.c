@@ -392,9 +392,10 @@ int scan_directory(struct recovery *rec, struct err *err)
 	if (rec->was_clean) {
 		/* The newest segment itself is gone: what is left of the log is older than the
 		 * target. */
-		if (rec->max_seen < last_seq)
+		if (rec->max_seen < last_seq || rec->forget)
 			cut_at(rec, 0);
-		rec->max_seen = MAX(rec->max_seen, last_seq);
+		/* Forgotten: a gap below the watermark keeps the old records out for good. */
+		rec->max_seen = MAX(rec->max_seen, last_seq) + rec->forget;
 		rec->destaged = MAX(rec->destaged, rec->limit);
 		rec->destaged = MAX(rec->destaged, rec->max_seen);
 	} else {
