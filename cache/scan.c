@@ -376,7 +376,7 @@ static int find_end(struct recovery *rec, struct err *err)
 int scan_directory(struct recovery *rec, struct err *err)
 {
 	struct cache *c = rec->c;
-	uint64_t last_seq;
+	uint64_t last_seq, tail, destaged;
 	int r;
 
 	r = open_segments(rec, err);
@@ -384,6 +384,9 @@ int scan_directory(struct recovery *rec, struct err *err)
 		r = load_log(rec, err);
 	if (r < 0)
 		return r;
+	/* The index has a copy of the watermark; it is asked by who opens the cache only. */
+	if (c->conf.index && index_get_tail(c->conf.index, &tail, &destaged) == 0)
+		rec->destaged = MAX(rec->destaged, destaged);
 	rec->limit = rec->durable;
 	if (c->lio->same_boot)
 		rec->limit = MAX(rec->limit, atomic_load(lio_word(c->lio, WORD_APPENDED)));
