@@ -52,6 +52,16 @@ static const char *kind_name(enum iscsi_kind kind)
 	return names[kind];
 }
 
+/*
+ * With the lock. A target whose backing store cannot take what was written says so once: it has
+ * dropped those pages, and the next SYNCHRONIZE CACHE finds nothing left to fail with. So what was
+ * answered before one that may have been tried counts as lost.
+ */
+static void sync_failed(struct iscsi_pool *pool)
+{
+	atomic_fetch_add(&pool->generation, 1);
+}
+
 /* With the lock. The command will never work here; what does its work instead? */
 static void without_it(struct iscsi_session *s, struct iscsi_cmd *cmd)
 {
@@ -73,6 +83,7 @@ static void without_it(struct iscsi_session *s, struct iscsi_cmd *cmd)
 	/* Perhaps another one was refused before, while this one was under way. */
 	if (cmd->sync16) {
 		pool->sync16_works = false;
+		sync_failed(pool);
 		iscsi_cmd_again(pool, cmd, 0);
 		return;
 	}
@@ -100,6 +111,8 @@ static void retry(struct iscsi_session *s, struct iscsi_cmd *cmd, const struct i
 	struct iscsi_pool *pool = s->pool;
 
 	cmd->tries++;
+	if (cmd->kind == ISCSI_SYNC && v->begun)
+		sync_failed(pool);
 	switch (v->action) {
 	case ISCSI_POWER_ON:
 		/* Before anyone can see this command's success. */
@@ -185,7 +198,7 @@ static void on_command(struct iscsi_context *ctx, int status, void *data, void *
 	v = iscsi_scsi_judge((unsigned)status, &sense);
 	if (v.action == ISCSI_DONE && cmd->kind <= ISCSI_ZEROES &&
 	    cmd->task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL)
-		v = (struct iscsi_verdict){ ISCSI_FAIL, -EIO,
+		v = (struct iscsi_verdict){ ISCSI_FAIL, -EIO, true,
 					    "the target moved another number of bytes" };
 	if (v.action != ISCSI_DONE && cmd->kind != ISCSI_READ &&
 	    (iscsi_which_events(ctx) & POLLOUT)) {

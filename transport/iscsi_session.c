@@ -158,6 +158,11 @@ static int establish(struct iscsi_session *s, struct err *err)
 	if (r == 0)
 		r = adopt(pool, &lun, err);
 	if (r == 0) {
+		/*
+		 * The login's own commands have taken the UNIT ATTENTION that would have told of a
+		 * restart of the target, while another session may not have noticed its loss yet.
+		 */
+		atomic_fetch_add(&pool->generation, 1);
 		s->state = ISCSI_UP;
 		s->ups++;
 		s->chores = 0;
