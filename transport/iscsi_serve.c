@@ -37,11 +37,12 @@ static_assert(sizeof(struct iovec) == sizeof(struct scsi_iovec) &&
 		      offsetof(struct iovec, iov_len) == offsetof(struct scsi_iovec, iov_len),
 	      "libiscsi's vectors are those of POSIX");
 
+/* Before a command that failed @tries times goes out again. */
 static uint64_t retry_pause(struct iscsi_session *s, unsigned tries)
 {
-	uint64_t ns = RETRY_MIN_NS << MIN(tries, 12u);
+	struct backoff b = { .min_ns = RETRY_MIN_NS, .max_ns = RETRY_MAX_NS, .tries = tries };
 
-	return iscsi_session_jitter(s, MIN(ns, RETRY_MAX_NS));
+	return backoff_next_ns(&b, iscsi_session_random(s));
 }
 
 static const char *kind_name(enum iscsi_kind kind)
@@ -98,7 +99,7 @@ static void answered_well(struct iscsi_session *s, struct iscsi_cmd *cmd, uint64
 	bool read = cmd->kind == ISCSI_READ;
 
 	if (read || cmd->kind == ISCSI_WRITE || cmd->kind == ISCSI_ZEROES) {
-		iscsi_window_answered(read ? &s->reads : &s->writes, &cmd->stamp, cmd->cost, now);
+		window_answered(read ? &s->reads : &s->writes, &cmd->stamp, cmd->cost, now);
 		atomic_fetch_add(read ? &pool->read_bytes : &pool->write_bytes, cmd->length);
 	}
 	iscsi_uncharge(cmd);
@@ -156,8 +157,7 @@ static void conclude(struct iscsi_session *s, struct iscsi_cmd *cmd, struct iscs
 		answered_well(s, cmd, now);
 	} else {
 		if (kind <= ISCSI_ZEROES)
-			iscsi_window_dropped(kind == ISCSI_READ ? &s->reads : &s->writes,
-					     cmd->cost);
+			window_dropped(kind == ISCSI_READ ? &s->reads : &s->writes, cmd->cost);
 		iscsi_uncharge(cmd);
 		if (cmd->io->cancelled)
 			iscsi_cmd_end(pool, cmd, -EINTR, &s->ended);
@@ -416,8 +416,8 @@ void iscsi_session_serve(struct iscsi_session *s)
 
 			cmd->sent_ns = now;
 			if (cmd->kind <= ISCSI_ZEROES)
-				iscsi_window_sent(cmd->kind == ISCSI_READ ? &s->reads : &s->writes,
-						  cmd->cost, now, &cmd->stamp);
+				window_sent(cmd->kind == ISCSI_READ ? &s->reads : &s->writes,
+					    cmd->cost, now, &cmd->stamp);
 		}
 		sync16 = pool->sync16_works;
 		unmap = pool->lun.discard;
