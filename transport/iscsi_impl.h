@@ -99,10 +99,10 @@ struct iscsi_session {
 
 	/* guarded by pool->lock */
 	enum iscsi_state state;
-	unsigned portal;        /* index of the one in use or tried next */
-	struct list_node inbox; /* cmds to send */
-	unsigned cmds;
-	uint64_t read_bytes; /* in flight, inbox included */
+	unsigned portal;          /* index of the one in use or tried next */
+	struct list_node inbox;   /* cmds to send */
+	unsigned cmds, read_cmds; /* in flight, inbox included */
+	uint64_t read_bytes;      /* in flight, inbox included */
 	uint64_t write_bytes;
 	struct window reads, writes;
 	uint32_t one_trip_bytes;
@@ -126,8 +126,10 @@ struct iscsi_session {
 	uint64_t nop_due_ns;
 	uint64_t heard_ns; /* when the target last sent anything */
 	uint64_t heard_bytes;
+	uint64_t answered_ns;   /* when a command that moves data was last answered; 0: none yet */
 	uint64_t look_ns;       /* when the timers were looked at */
 	struct backoff backoff; /* between attempts to open it */
+	struct backoff barren;  /* likewise, while it opens and then carries no data */
 	uint64_t said_hash; /* why it could not be opened when the log last said so; 0: it is up */
 	uint64_t said_ns;
 	uint64_t random;
@@ -160,6 +162,7 @@ struct iscsi_pool {
 	bool fencing;        /* nothing is given out: the fence runs */
 	unsigned next_visit; /* the fence's: slot and portal to look at next */
 	bool no_reset;       /* the target refused LUN RESET: the fence lets time pass first */
+	unsigned resets_unanswered; /* in a row */
 	uint64_t
 		old_slots_ns; /* when a slot of an earlier run could not be reinstated; 0 = never */
 	bool fence_thread_running;

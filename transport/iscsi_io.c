@@ -21,7 +21,11 @@
 
 /* LIO grants 64 commands per session; more would wait in libiscsi, out of reach. */
 #define SLOTS 64
+/* What nobody waits for leaves some free; reads that somebody waits for leave some to write-back,
+ * which has the other direction to itself, and to a SYNC: else a steady backlog of reads would keep
+ * dirty data here for ever. */
 #define SLOTS_LOWER 52
+#define SLOTS_DEMAND 58
 #define DEMAND_BYTES (32 * MIB)
 
 void iscsi_ended_init(struct iscsi_ended *ended)
@@ -49,11 +53,6 @@ bool iscsi_any_up(const struct iscsi_pool *pool)
 		if (pool->sessions[i].state == ISCSI_UP)
 			return true;
 	return false;
-}
-
-static bool is_write(enum iscsi_kind kind)
-{
-	return kind == ISCSI_WRITE || kind == ISCSI_ZEROES || kind == ISCSI_SAME;
 }
 
 static bool needs_sync(const struct iscsi_io *io)
@@ -139,10 +138,12 @@ void iscsi_uncharge(struct iscsi_cmd *cmd)
 	if (!s)
 		return;
 	s->cmds--;
-	if (cmd->kind == ISCSI_READ)
+	if (cmd->kind == ISCSI_READ) {
+		s->read_cmds--;
 		s->read_bytes -= cmd->cost;
-	else
+	} else {
 		s->write_bytes -= cmd->cost;
+	}
 	cmd->session = NULL;
 }
 
@@ -150,10 +151,12 @@ static void charge(struct iscsi_session *s, struct iscsi_cmd *cmd)
 {
 	cmd->session = s;
 	s->cmds++;
-	if (cmd->kind == ISCSI_READ)
+	if (cmd->kind == ISCSI_READ) {
+		s->read_cmds++;
 		s->read_bytes += cmd->cost;
-	else
+	} else {
 		s->write_bytes += cmd->cost;
+	}
 }
 
 void iscsi_cmd_end(struct iscsi_pool *pool, struct iscsi_cmd *cmd, int result,
@@ -295,9 +298,12 @@ static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool wri
 
 	if (s->state != ISCSI_UP || s->chores)
 		return false;
+	if (s->cmds >= SLOTS || (!write && s->read_cmds >= SLOTS_DEMAND))
+		return false;
 	if (lane <= BLK_LANE_FLUSH)
-		return s->cmds < SLOTS && used < DEMAND_BYTES;
-	if (s->cmds >= SLOTS_LOWER)
+		return used < DEMAND_BYTES;
+	if (s->cmds >= SLOTS_LOWER &&
+	    (!write || s->cmds - s->read_cmds >= SLOTS - SLOTS_DEMAND - 1))
 		return false;
 	if (lane == BLK_LANE_WARM)
 		limit /= 2;
@@ -354,7 +360,7 @@ static bool give_again(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi
 
 	if (!cmd || blocked(pool, cmd->io))
 		return false;
-	s = choose(pool, lane, is_write(cmd->kind), cmd->cost);
+	s = choose(pool, lane, cmd->kind != ISCSI_READ, cmd->cost);
 	if (!s)
 		return false;
 	list_del(&cmd->link);
@@ -376,7 +382,7 @@ static bool give_new(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_s
 		list_del(&io->link);
 		return true;
 	}
-	s = choose(pool, lane, is_write(iscsi_io_kind(io)), iscsi_io_next_bytes(pool, io));
+	s = choose(pool, lane, iscsi_io_kind(io) != ISCSI_READ, iscsi_io_next_bytes(pool, io));
 	if (!s)
 		return false;
 	cmd = iscsi_cut(pool, s, io);
@@ -419,7 +425,7 @@ void iscsi_check(const struct iscsi_pool *pool)
 			assert(list_entry(n, struct iscsi_cmd, link)->session == s);
 			queued++;
 		}
-		assert(queued <= s->cmds);
+		assert(queued <= s->cmds && s->read_cmds <= s->cmds);
 		assert(s->state == ISCSI_UP || s->cmds == 0);
 		assert(s->cmds || (!s->read_bytes && !s->write_bytes));
 	}

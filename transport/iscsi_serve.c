@@ -26,7 +26,8 @@
 #define NOP_NS (5 * NSEC_PER_SEC)
 #define NOPS_DEAD 3
 #define LOOK_NS NSEC_PER_SEC
-/* Reads and writes; what may have to empty or clear a large cache gets longer. */
+/* Reads and writes, while nothing is answered; what may have to empty or clear a large cache, or
+ * waits behind much data on a thin line, gets longer. */
 #define COMMAND_NS (60 * NSEC_PER_SEC)
 #define LONG_COMMAND_NS (300 * NSEC_PER_SEC)
 #define RETRY_MIN_NS (8 * NSEC_PER_MSEC)
@@ -99,6 +100,7 @@ static void answered_well(struct iscsi_session *s, struct iscsi_cmd *cmd, uint64
 	bool read = cmd->kind == ISCSI_READ;
 
 	if (read || cmd->kind == ISCSI_WRITE || cmd->kind == ISCSI_ZEROES) {
+		s->answered_ns = now;
 		window_answered(read ? &s->reads : &s->writes, &cmd->stamp, cmd->cost, now);
 		atomic_fetch_add(read ? &pool->read_bytes : &pool->write_bytes, cmd->length);
 	}
@@ -340,7 +342,8 @@ static void look_at_commands(struct iscsi_session *s, uint64_t now)
 
 	list_for_each(n, &s->sent) {
 		const struct iscsi_cmd *cmd = list_entry(n, struct iscsi_cmd, link);
-		bool slow = cmd->kind == ISCSI_SYNC || cmd->kind == ISCSI_SAME;
+		bool slow = cmd->kind == ISCSI_SYNC || cmd->kind == ISCSI_SAME ||
+			    now - s->answered_ns < COMMAND_NS;
 
 		if (now - cmd->sent_ns > (slow ? LONG_COMMAND_NS : COMMAND_NS)) {
 			give_up(s, "a command was not answered in time");
@@ -400,6 +403,7 @@ void iscsi_session_serve(struct iscsi_session *s)
 	s->heard_ns = s->look_ns = clock_monotonic_ns();
 	s->nop_due_ns = s->heard_ns + NOP_NS;
 	s->heard_bytes = 0;
+	s->answered_ns = 0;
 	while (!s->conn.broken && !atomic_load(&pool->stop)) {
 		uint64_t now = clock_monotonic_ns(), next;
 		struct list_node batch, *n;
