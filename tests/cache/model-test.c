@@ -14,8 +14,6 @@
 #include "tests/cache/model.h"
 #include "tests/lib/run.h"
 
-#define EACH_STEP_SEEDS 2
-
 static const char *const cut_names[MODEL_CUTS] = { "kill", "power cut", "link cut",
 						   "target's power cut" };
 
@@ -114,9 +112,9 @@ START_TEST(test_each_step)
 				     .no_readahead = true,
 				     .discard = true };
 	uint64_t seed = env_u64("MODEL_SEED", 0), runs = 0;
+	uint64_t last = seed ? seed : MIN(env_u64("MODEL_RUNS", 2), (uint64_t)2);
 
-	for (conf.seed = seed ? seed : 1; conf.seed <= (seed ? seed : EACH_STEP_SEEDS);
-	     conf.seed++) {
+	for (conf.seed = seed ? seed : 1; conf.seed <= last; conf.seed++) {
 		uint64_t steps;
 
 		conf.cut_at = 0;
