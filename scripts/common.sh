@@ -51,7 +51,7 @@ need_devices() {
 In a container they must be passed in (docker run --privileged); on a host load the modules fuse,
 tun and loop."
 	# shellcheck disable=SC2016 # for the inner shell
-	unshare --net sh -c 'read -r now <"$0" && echo "$now" >"$0"' /proc/sys/net/ipv4/tcp_rmem 2>/dev/null ||
+	unshare --net sh -c 'now=$(cat "$0") && echo "$now" >"$0"' /proc/sys/net/ipv4/tcp_rmem 2>/dev/null ||
 		die "network namespaces cannot be made and set up here: run it as root of the host, or in a
 container with --privileged"
 }
