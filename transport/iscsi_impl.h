@@ -36,6 +36,15 @@
 #include "transport/leaf.h"
 
 #define ISCSI_MAX_SESSIONS 64
+/*
+ * Commands of one session at a time: LIO grants 64, more would wait in libiscsi, out of reach. What
+ * is not urgent leaves some of them alone.
+ */
+#define ISCSI_SLOTS 64
+#define ISCSI_SLOTS_LOWER 52
+/* Reads that somebody waits for leave some to write-back, which has the other direction to itself,
+ * and to a SYNC: else a steady backlog of reads would keep dirty data here for ever. */
+#define ISCSI_SLOTS_DEMAND 58
 
 enum iscsi_kind { ISCSI_READ, ISCSI_WRITE, ISCSI_ZEROES, ISCSI_SAME, ISCSI_SYNC };
 

@@ -19,13 +19,6 @@
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 
-/* LIO grants 64 commands per session; more would wait in libiscsi, out of reach. */
-#define SLOTS 64
-/* What nobody waits for leaves some free; reads that somebody waits for leave some to write-back,
- * which has the other direction to itself, and to a SYNC: else a steady backlog of reads would keep
- * dirty data here for ever. */
-#define SLOTS_LOWER 52
-#define SLOTS_DEMAND 58
 #define DEMAND_BYTES (32 * MIB)
 
 void iscsi_ended_init(struct iscsi_ended *ended)
@@ -298,12 +291,12 @@ static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool wri
 
 	if (s->state != ISCSI_UP || s->chores)
 		return false;
-	if (s->cmds >= SLOTS || (!write && s->read_cmds >= SLOTS_DEMAND))
+	if (s->cmds >= ISCSI_SLOTS || (!write && s->read_cmds >= ISCSI_SLOTS_DEMAND))
 		return false;
 	if (lane <= BLK_LANE_FLUSH)
 		return used < DEMAND_BYTES;
-	if (s->cmds >= SLOTS_LOWER &&
-	    (!write || s->cmds - s->read_cmds >= SLOTS - SLOTS_DEMAND - 1))
+	if (s->cmds >= ISCSI_SLOTS_LOWER &&
+	    (!write || s->cmds - s->read_cmds >= ISCSI_SLOTS - ISCSI_SLOTS_DEMAND - 1))
 		return false;
 	if (lane == BLK_LANE_WARM)
 		limit /= 2;
