@@ -3,6 +3,7 @@ INTEGRATION_TESTS = \
 	tests/integration/cold-read.sh \
 	tests/integration/consumers.sh \
 	tests/integration/ext4-loop.sh \
+	tests/integration/hostile.sh \
 	tests/integration/http-origin.sh \
 	tests/integration/iscsi-auth.sh \
 	tests/integration/iscsi-basic.sh \

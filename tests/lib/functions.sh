@@ -13,7 +13,7 @@
 # below $T detached, $T removed (kept with NB_KEEP=1). Exit status: 0 passed, 77 skipped, else failed.
 #
 # Here: processes, directories, waiting, asserting, nearblk itself.
-# net.sh: namespaces and the emulated line. tgtd.sh: the iSCSI target.
+# net.sh: namespaces and the emulated line. tgtd.sh: the iSCSI target. fake.sh: a dishonest one.
 #
 # Functions that start something or call on_exit belong into the test's own shell, never into a
 # subshell or $(...): results come back in variables.
@@ -326,3 +326,5 @@ status_is() {
 . "$NB_LIB/net.sh"
 # shellcheck source=tests/lib/tgtd.sh
 . "$NB_LIB/tgtd.sh"
+# shellcheck source=tests/lib/fake.sh
+. "$NB_LIB/fake.sh"
