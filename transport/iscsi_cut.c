@@ -41,7 +41,7 @@ static uint64_t pool_rate(const struct iscsi_pool *pool, bool write)
 		const struct iscsi_session *s = &pool->sessions[i];
 
 		if (s->state == ISCSI_UP)
-			sum += iscsi_window_rate(write ? &s->writes : &s->reads);
+			sum += window_rate(write ? &s->writes : &s->reads);
 	}
 	return sum;
 }

@@ -29,9 +29,9 @@
 
 #include "core/block.h"
 #include "core/list.h"
+#include "policy/window.h"
 #include "transport/iscsi_conn.h"
 #include "transport/iscsi_probe.h"
-#include "transport/iscsi_window.h"
 #include "transport/leaf.h"
 
 #define ISCSI_MAX_SESSIONS 64
@@ -67,9 +67,9 @@ struct iscsi_cmd {
 	/* the session thread's: */
 	struct iscsi_session *session;
 	struct scsi_task *task;
-	bool sync16;                     /* SYNC: which of the two was sent */
-	struct iscsi_verdict refused;    /* while lingering */
-	struct iscsi_window_stamp stamp; /* guarded by pool->lock */
+	bool sync16;                  /* SYNC: which of the two was sent */
+	struct iscsi_verdict refused; /* while lingering */
+	struct window_stamp stamp;    /* guarded by pool->lock */
 	uint64_t sent_ns;
 	int iovcnt;
 	struct iovec iov[];
@@ -103,7 +103,7 @@ struct iscsi_session {
 	unsigned cmds;
 	uint64_t read_bytes; /* in flight, inbox included */
 	uint64_t write_bytes;
-	struct iscsi_window reads, writes;
+	struct window reads, writes;
 	uint32_t one_trip_bytes;
 	uint32_t max_burst_bytes;
 	uint64_t rtt_ns;

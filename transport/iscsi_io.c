@@ -3,7 +3,7 @@
  * Requests, what becomes of their commands, and which session gets them.
  *
  * Lanes: a demand read or a flush goes out as soon as any session has a command slot. Write-back
- * and readahead are held to the session's window (iscsi_window.h), warming to half of it, and all
+ * and readahead are held to the session's window (policy/window.h), warming to half of it, and all
  * three leave some command slots alone, so that what is urgent never finds the path or the target's
  * command window full. libiscsi sends in queue order: bytes not given to it cannot be in the way.
  */
@@ -291,7 +291,7 @@ void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_
 static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool write, uint64_t bytes)
 {
 	uint64_t used = write ? s->write_bytes : s->read_bytes;
-	uint64_t limit = iscsi_window_limit(write ? &s->writes : &s->reads);
+	uint64_t limit = window_limit(write ? &s->writes : &s->reads);
 
 	if (s->state != ISCSI_UP || s->chores)
 		return false;

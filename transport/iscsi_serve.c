@@ -87,7 +87,7 @@ static void answered_well(struct iscsi_session *s, struct iscsi_cmd *cmd, uint64
 	bool read = cmd->kind == ISCSI_READ;
 
 	if (read || cmd->kind == ISCSI_WRITE || cmd->kind == ISCSI_ZEROES) {
-		iscsi_window_answered(read ? &s->reads : &s->writes, &cmd->stamp, cmd->cost, now);
+		window_answered(read ? &s->reads : &s->writes, &cmd->stamp, cmd->cost, now);
 		atomic_fetch_add(read ? &pool->read_bytes : &pool->write_bytes, cmd->length);
 	}
 	iscsi_uncharge(cmd);
@@ -143,8 +143,7 @@ static void conclude(struct iscsi_session *s, struct iscsi_cmd *cmd, struct iscs
 		answered_well(s, cmd, now);
 	} else {
 		if (kind <= ISCSI_ZEROES)
-			iscsi_window_dropped(kind == ISCSI_READ ? &s->reads : &s->writes,
-					     cmd->cost);
+			window_dropped(kind == ISCSI_READ ? &s->reads : &s->writes, cmd->cost);
 		iscsi_uncharge(cmd);
 		if (cmd->io->cancelled)
 			iscsi_cmd_end(pool, cmd, -EINTR, &s->ended);
@@ -403,8 +402,8 @@ void iscsi_session_serve(struct iscsi_session *s)
 
 			cmd->sent_ns = now;
 			if (cmd->kind <= ISCSI_ZEROES)
-				iscsi_window_sent(cmd->kind == ISCSI_READ ? &s->reads : &s->writes,
-						  cmd->cost, now, &cmd->stamp);
+				window_sent(cmd->kind == ISCSI_READ ? &s->reads : &s->writes,
+					    cmd->cost, now, &cmd->stamp);
 		}
 		sync16 = pool->sync16_works;
 		unmap = pool->lun.discard;

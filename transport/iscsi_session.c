@@ -167,8 +167,8 @@ static int establish(struct iscsi_session *s, struct err *err)
 		/* Whatever the target answered: a command is whole sectors. */
 		s->max_burst_bytes = MAX(round_down(s->conn.negotiated.max_burst, lun.sector_bytes),
 					 lun.sector_bytes);
-		iscsi_window_init(&s->reads);
-		iscsi_window_init(&s->writes);
+		window_init(&s->reads);
+		window_init(&s->writes);
 		iscsi_fence_login(pool, s, s->conn.negotiated.portal_group);
 		pthread_cond_broadcast(&pool->changed);
 	} else {

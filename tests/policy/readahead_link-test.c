@@ -40,7 +40,8 @@ static const struct reader readers[] = {
 };
 
 struct flight {
-	uint64_t done_ns, sent_ns, length;
+	uint64_t done_ns, length;
+	struct window_stamp stamp;
 };
 
 struct sim {
@@ -53,7 +54,7 @@ struct sim {
 	uint64_t *here_ns;                /* per block: when it has arrived; 0 = not asked for */
 	struct flight flight[MAX_FLIGHT]; /* readahead, in the order of arrival */
 	unsigned flight_head, flight_tail;
-	uint64_t in_flight, delivered, carried;
+	uint64_t in_flight, carried;
 };
 
 static uint64_t transfer(struct sim *s, uint64_t offset, uint64_t length)
@@ -81,7 +82,7 @@ static struct readahead_env env_of(const struct sim *s)
 		env.rtt_ns = s->rtt_ns;
 	} else if (s->knowledge == MEASURED) {
 		env.rate_bytes_per_s = window_rate(&s->window);
-		env.rtt_ns = window_rtt(&s->window);
+		env.rtt_ns = s->window.min_ns;
 	}
 	return env;
 }
@@ -99,7 +100,8 @@ static void prefetch(struct sim *s, const struct readahead_range *r, unsigned n)
 				done_ns = transfer(s, o, BLOCK);
 		if (done_ns == s->now_ns)
 			continue;
-		*f = (struct flight){ done_ns, s->now_ns, r[i].length };
+		*f = (struct flight){ .done_ns = done_ns, .length = r[i].length };
+		window_sent(&s->window, f->length, s->now_ns, &f->stamp);
 		s->flight_tail++;
 		ck_assert_uint_lt(s->flight_tail - s->flight_head, MAX_FLIGHT);
 		s->in_flight += r[i].length;
@@ -137,8 +139,7 @@ static void land(struct sim *s)
 
 	s->now_ns = MAX(s->now_ns, f->done_ns);
 	s->in_flight -= f->length;
-	s->delivered += f->length;
-	window_sample(&s->window, s->now_ns, s->delivered, f->done_ns - f->sent_ns);
+	window_answered(&s->window, &f->stamp, f->length, s->now_ns);
 	env = env_of(s);
 	n = readahead_resume(&s->ra, &env, out, 8);
 	prefetch(s, out, n);

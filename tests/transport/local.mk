@@ -6,7 +6,6 @@ UNIT_TESTS += \
 	tests/transport/iscsi_recovery-test \
 	tests/transport/iscsi_scsi-test \
 	tests/transport/iscsi_tgtd-test \
-	tests/transport/iscsi_window-test \
 	tests/transport/leaf-test \
 	tests/transport/url-test
 tests_transport_http_test_SOURCES = tests/transport/http-test.c \
