@@ -36,7 +36,7 @@ uint64_t window_limit(const struct window *w)
 	uint64_t rate = window_rate(w);
 	double bytes;
 
-	if (w->probing)
+	if (w->probe != WINDOW_OPEN)
 		return WINDOW_MIN;
 	if (!rate)
 		return INITIAL_BYTES;
@@ -58,24 +58,29 @@ void window_sent(struct window *w, uint64_t bytes, uint64_t now_ns, struct windo
 		.delivered_ns = w->delivered_ns,
 		.limited = w->in_flight_bytes < window_limit(w) / 2,
 	};
-	if (w->min_ns && now_ns - w->min_at_ns > MIN_AGE_NS)
-		w->probing = true;
+	if (w->probe == WINDOW_OPEN && w->min_ns && now_ns - w->min_at_ns > MIN_AGE_NS) {
+		w->probe = WINDOW_EMPTYING;
+		w->probe_ns = now_ns;
+	}
 }
 
+/*
+ * A probe takes two commands, whatever else is in flight: what is urgent does not ask for room, and
+ * waiting until it pauses would keep the window closed for all others. The time measured then has
+ * its queue in it, but none of ours.
+ */
 static void measure_time(struct window *w, const struct window_stamp *stamp, uint64_t now_ns)
 {
 	uint64_t took = now_ns - stamp->sent_ns;
+	bool since = stamp->sent_ns >= w->probe_ns;
 
-	if (!w->min_ns || took < w->min_ns) {
+	if (!w->min_ns || took < w->min_ns || (w->probe == WINDOW_MEASURING && since)) {
 		w->min_ns = MAX(took, (uint64_t)1);
 		w->min_at_ns = now_ns;
-		w->probing = false;
-	} else if (w->probing && w->in_flight_bytes <= WINDOW_MIN &&
-		   stamp->sent_ns - w->min_at_ns > MIN_AGE_NS) {
-		/* Sent into a nearly empty path: the best that can be had now. */
-		w->min_ns = took;
-		w->min_at_ns = now_ns;
-		w->probing = false;
+		w->probe = WINDOW_OPEN;
+	} else if (w->probe == WINDOW_EMPTYING && since) {
+		w->probe = WINDOW_MEASURING;
+		w->probe_ns = now_ns;
 	}
 }
 

@@ -9,8 +9,8 @@
  * Pure decisions (see policy/readahead.h for what lives in this folder): nothing here fails, blocks
  * or reads a clock; the caller serialises calls on one struct window.
  */
-#ifndef TRANSPORT_WINDOW_H
-#define TRANSPORT_WINDOW_H
+#ifndef POLICY_WINDOW_H
+#define POLICY_WINDOW_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,6 +19,12 @@
 #define WINDOW_MAX (16u << 20)
 #define WINDOW_ROUNDS 10
 
+enum window_probe {
+	WINDOW_OPEN,
+	WINDOW_EMPTYING,  /* nearly closed, until what was sent before is answered */
+	WINDOW_MEASURING, /* until the first command sent since then is */
+};
+
 /* Private to window.c. */
 struct window {
 	uint64_t in_flight_bytes;
@@ -26,7 +32,8 @@ struct window {
 	uint64_t delivered_ns; /* when the last of them came */
 	uint64_t min_ns;       /* shortest command; 0 = none yet */
 	uint64_t min_at_ns;
-	bool probing; /* window nearly closed, to see the path without our own queue */
+	enum window_probe probe;
+	uint64_t probe_ns;            /* when it began to be that */
 	uint64_t rate[WINDOW_ROUNDS]; /* bytes/s, best of each round */
 	unsigned round;
 	uint64_t round_end_bytes; /* the round is over once what was sent by then is delivered */

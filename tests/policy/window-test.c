@@ -100,6 +100,55 @@ START_TEST(test_follows_the_path)
 }
 END_TEST
 
+/* A path that has become longer is found out, though the old shortest time says otherwise. */
+START_TEST(test_longer_path)
+{
+	struct path p = { .rate = 12500000, .rtt_ns = 50 * NSEC_PER_MSEC };
+	uint64_t now = NSEC_PER_SEC, got;
+	struct window w;
+
+	window_init(&w);
+	run(&w, &p, &now, 5 * NSEC_PER_SEC);
+	p.rtt_ns *= 4;
+	run(&w, &p, &now, 60 * NSEC_PER_SEC);
+	got = run(&w, &p, &now, 5 * NSEC_PER_SEC);
+	ck_assert_uint_ge(got, p.rate * 5 * 9 / 10 - p.rate / 5);
+	ck_assert_uint_ge(window_limit(&w), p.rate / 5);
+}
+END_TEST
+
+/* Reads that never ask for room leave no quiet moment, and still the window opens again. */
+START_TEST(test_probe_ends_under_urgent_load)
+{
+	struct path p = { .rate = 12500000, .rtt_ns = 100 * NSEC_PER_MSEC };
+	const unsigned urgent = 8; /* commands always in flight, 4 windows of the least size */
+	uint64_t now = NSEC_PER_SEC, closed_ns = 0;
+	struct window_stamp stamp[8];
+	uint64_t end_ns[8];
+	struct window w;
+
+	window_init(&w);
+	run(&w, &p, &now, 5 * NSEC_PER_SEC);
+	for (unsigned i = 0; now < 200 * NSEC_PER_SEC; i++) {
+		unsigned at = i % urgent;
+		uint64_t before = now;
+
+		if (i >= urgent) {
+			now = MAX(now, end_ns[at]);
+			window_answered(&w, &stamp[at], COMMAND, now);
+		}
+		if (w.probe != WINDOW_OPEN)
+			closed_ns += now - before;
+		p.free_ns = MAX(p.free_ns, now + p.rtt_ns / 2) + COMMAND * NSEC_PER_SEC / p.rate;
+		end_ns[at] = p.free_ns + p.rtt_ns / 2;
+		window_sent(&w, COMMAND, now, &stamp[at]);
+	}
+	/* Six or seven probes of two round trips, and a little. */
+	ck_assert_uint_gt(closed_ns, 0);
+	ck_assert_uint_lt(closed_ns, 3 * NSEC_PER_SEC);
+}
+END_TEST
+
 START_TEST(test_little_work_says_little)
 {
 	struct path p = { .rate = 12500000, .rtt_ns = 100 * NSEC_PER_MSEC };
@@ -130,6 +179,8 @@ int main(void)
 
 	tcase_add_loop_test(c, test_fills_without_flooding, 0, (int)ARRAY_SIZE(paths));
 	tcase_add_test(c, test_follows_the_path);
+	tcase_add_test(c, test_longer_path);
+	tcase_add_test(c, test_probe_ends_under_urgent_load);
 	tcase_add_test(c, test_little_work_says_little);
 	suite_add_tcase(suite, c);
 	return run_suite(suite);
