@@ -29,6 +29,7 @@
 
 #include "core/block.h"
 #include "core/list.h"
+#include "policy/backoff.h"
 #include "policy/window.h"
 #include "transport/iscsi_conn.h"
 #include "transport/iscsi_probe.h"
@@ -125,8 +126,8 @@ struct iscsi_session {
 	uint64_t nop_due_ns;
 	uint64_t heard_ns; /* when the target last sent anything */
 	uint64_t heard_bytes;
-	uint64_t look_ns; /* when the timers were looked at */
-	uint64_t backoff_ns;
+	uint64_t look_ns;       /* when the timers were looked at */
+	struct backoff backoff; /* between attempts to open it */
 	uint64_t said_hash; /* why it could not be opened when the log last said so; 0: it is up */
 	uint64_t said_ns;
 	uint64_t random;
@@ -229,8 +230,8 @@ void iscsi_session_join(struct iscsi_session *s);
 /* Any thread, the lock may be held. */
 void iscsi_session_wake(struct iscsi_session *s);
 
-/* @ns, cut by up to the half at random. On the session's thread. */
-uint64_t iscsi_session_jitter(struct iscsi_session *s, uint64_t ns);
+/* 64 random bits, for pauses. On the session's thread. */
+uint64_t iscsi_session_random(struct iscsi_session *s);
 /* What is asked of a quiet session. 0, or -errno: the connection must go. On its thread. */
 int iscsi_session_chores(struct iscsi_session *s);
 /* iscsi_serve.c: work until the connection must go or the pool stops. On its thread. */

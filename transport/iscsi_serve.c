@@ -37,11 +37,12 @@ static_assert(sizeof(struct iovec) == sizeof(struct scsi_iovec) &&
 		      offsetof(struct iovec, iov_len) == offsetof(struct scsi_iovec, iov_len),
 	      "libiscsi's vectors are those of POSIX");
 
+/* Before a command that failed @tries times goes out again. */
 static uint64_t retry_pause(struct iscsi_session *s, unsigned tries)
 {
-	uint64_t ns = RETRY_MIN_NS << MIN(tries, 12u);
+	struct backoff b = { .min_ns = RETRY_MIN_NS, .max_ns = RETRY_MAX_NS, .tries = tries };
 
-	return iscsi_session_jitter(s, MIN(ns, RETRY_MAX_NS));
+	return backoff_next_ns(&b, iscsi_session_random(s));
 }
 
 static const char *kind_name(enum iscsi_kind kind)

@@ -38,18 +38,13 @@
 /* An outage may last for days: the log repeats its reason this rarely. */
 #define SAY_AGAIN_NS (600 * NSEC_PER_SEC)
 
-static uint64_t random_next(struct iscsi_session *s)
+uint64_t iscsi_session_random(struct iscsi_session *s)
 {
-	/* xorshift64*: for pauses only */
+	/* xorshift64* */
 	s->random ^= s->random >> 12;
 	s->random ^= s->random << 25;
 	s->random ^= s->random >> 27;
 	return s->random * 2685821657736338717ull;
-}
-
-uint64_t iscsi_session_jitter(struct iscsi_session *s, uint64_t ns)
-{
-	return ns / 2 + random_next(s) % (ns / 2 + 1);
 }
 
 void iscsi_session_wake(struct iscsi_session *s)
@@ -245,10 +240,11 @@ static bool report_start(struct iscsi_session *s, int result, const struct err *
 }
 
 /* Pause until the time is over, somebody kicks, or the pool stops. */
-static void pause_session(struct iscsi_session *s, uint64_t ns)
+static void pause_session(struct iscsi_session *s)
 {
 	struct iscsi_pool *pool = s->pool;
-	uint64_t until = clock_monotonic_ns() + ns;
+	uint64_t until =
+		clock_monotonic_ns() + backoff_next_ns(&s->backoff, iscsi_session_random(s));
 
 	while (!atomic_load(&pool->stop)) {
 		struct pollfd p = { .fd = s->wake_fd, .events = POLLIN };
@@ -404,15 +400,11 @@ static void *session_main(void *arg)
 			give_back(s);
 			/* The first new attempt comes soon, but not from all at one instant. */
 			if (clock_monotonic_ns() - up_ns >= LIVED_NS)
-				s->backoff_ns = BACKOFF_MIN_NS;
-			pause_session(s, iscsi_session_jitter(s, s->backoff_ns));
-			s->backoff_ns = MIN(s->backoff_ns * 2, BACKOFF_MAX_NS);
-			continue;
-		}
-		if (r != -ECANCELED && !heard)
+				backoff_reset(&s->backoff);
+		} else if (r != -ECANCELED && !heard) {
 			say_failure(s, err.text);
-		pause_session(s, iscsi_session_jitter(s, s->backoff_ns));
-		s->backoff_ns = MIN(s->backoff_ns * 2, BACKOFF_MAX_NS);
+		}
+		pause_session(s);
 	}
 	return NULL;
 }
@@ -423,7 +415,7 @@ int iscsi_session_init(struct iscsi_session *s, struct iscsi_pool *pool, unsigne
 	s->slot = slot;
 	s->portal = slot % pool->conf.url.portals;
 	s->portal_group = ISCSI_GROUP_UNKNOWN;
-	s->backoff_ns = BACKOFF_MIN_NS;
+	s->backoff = (struct backoff){ .min_ns = BACKOFF_MIN_NS, .max_ns = BACKOFF_MAX_NS };
 	list_init(&s->inbox);
 	list_init(&s->sent);
 	list_init(&s->lingering);
