@@ -36,6 +36,12 @@
 #include "transport/leaf.h"
 
 #define ISCSI_MAX_SESSIONS 64
+/*
+ * Commands of one session at a time: LIO grants 64, more would wait in libiscsi, out of reach. What
+ * is not urgent leaves some of them alone.
+ */
+#define ISCSI_SLOTS 64
+#define ISCSI_SLOTS_LOWER 52
 
 enum iscsi_kind { ISCSI_READ, ISCSI_WRITE, ISCSI_ZEROES, ISCSI_SAME, ISCSI_SYNC };
 

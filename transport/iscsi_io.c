@@ -19,9 +19,6 @@
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 
-/* LIO grants 64 commands per session; more would wait in libiscsi, out of reach. */
-#define SLOTS 64
-#define SLOTS_LOWER 52
 #define DEMAND_BYTES (32 * MIB)
 
 void iscsi_ended_init(struct iscsi_ended *ended)
@@ -296,8 +293,8 @@ static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool wri
 	if (s->state != ISCSI_UP || s->chores)
 		return false;
 	if (lane <= BLK_LANE_FLUSH)
-		return s->cmds < SLOTS && used < DEMAND_BYTES;
-	if (s->cmds >= SLOTS_LOWER)
+		return s->cmds < ISCSI_SLOTS && used < DEMAND_BYTES;
+	if (s->cmds >= ISCSI_SLOTS_LOWER)
 		return false;
 	if (lane == BLK_LANE_WARM)
 		limit /= 2;
