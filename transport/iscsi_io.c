@@ -2,10 +2,12 @@
 /*
  * Requests, what becomes of their commands, and which session gets them.
  *
- * Lanes: a demand read or a flush goes out as soon as any session has a command slot. Write-back
- * and readahead are held to the session's window (policy/window.h), warming to half of it, and all
- * three leave some command slots alone, so that what is urgent never finds the path or the target's
- * command window full. libiscsi sends in queue order: bytes not given to it cannot be in the way.
+ * Lanes: a flush goes out as soon as any session has a command slot, a demand read too unless some
+ * seconds of the path are in flight already. Write-back and readahead are held to the session's
+ * window (policy/window.h), warming to half of it. Each leaves some command slots to the others, so
+ * that what is urgent never finds the path or the target's command window full, and readers without
+ * pause do not stop write-back. libiscsi sends in queue order: bytes not given to it cannot be in
+ * the way.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +21,13 @@
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 
-#define DEMAND_BYTES (32 * MIB)
+/*
+ * Demand reads have no window, but more than this would only wait in libiscsi and on the line, in
+ * the way of what comes later, and on a slow line so long that the session were taken for dead.
+ */
+#define DEMAND_S 4
+#define DEMAND_MIN_BYTES (2 * MIB)
+#define DEMAND_MAX_BYTES (32 * MIB)
 
 void iscsi_ended_init(struct iscsi_ended *ended)
 {
@@ -136,6 +144,7 @@ void iscsi_uncharge(struct iscsi_cmd *cmd)
 	if (!s)
 		return;
 	s->cmds--;
+	s->demand_cmds -= cmd->io->lane == BLK_LANE_DEMAND;
 	if (cmd->kind == ISCSI_READ)
 		s->read_bytes -= cmd->cost;
 	else
@@ -147,6 +156,7 @@ static void charge(struct iscsi_session *s, struct iscsi_cmd *cmd)
 {
 	cmd->session = s;
 	s->cmds++;
+	s->demand_cmds += cmd->io->lane == BLK_LANE_DEMAND;
 	if (cmd->kind == ISCSI_READ)
 		s->read_bytes += cmd->cost;
 	else
@@ -285,16 +295,25 @@ void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_
 	settle(pool, io, ended);
 }
 
+static uint64_t demand_limit(const struct window *w)
+{
+	return MIN(MAX(window_rate(w) * DEMAND_S, DEMAND_MIN_BYTES), DEMAND_MAX_BYTES);
+}
+
 static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool write, uint64_t bytes)
 {
-	uint64_t used = write ? s->write_bytes : s->read_bytes;
-	uint64_t limit = window_limit(write ? &s->writes : &s->reads);
+	const struct window *w = write ? &s->writes : &s->reads;
+	uint64_t used = write ? s->write_bytes : s->read_bytes, limit = window_limit(w);
 
 	if (s->state != ISCSI_UP || s->chores)
 		return false;
-	if (lane <= BLK_LANE_FLUSH)
-		return s->cmds < ISCSI_SLOTS && used < DEMAND_BYTES;
-	if (s->cmds >= ISCSI_SLOTS_LOWER)
+	if (lane == BLK_LANE_FLUSH)
+		return s->cmds < ISCSI_SLOTS;
+	if (s->cmds >= ISCSI_SLOTS_DATA)
+		return false;
+	if (lane == BLK_LANE_DEMAND)
+		return s->demand_cmds < ISCSI_SLOTS_DEMAND && used < demand_limit(w);
+	if (s->cmds - s->demand_cmds >= ISCSI_SLOTS_LOWER)
 		return false;
 	if (lane == BLK_LANE_WARM)
 		limit /= 2;
@@ -416,7 +435,7 @@ void iscsi_check(const struct iscsi_pool *pool)
 			assert(list_entry(n, struct iscsi_cmd, link)->session == s);
 			queued++;
 		}
-		assert(queued <= s->cmds);
+		assert(queued <= s->cmds && s->demand_cmds <= s->cmds);
 		assert(s->state == ISCSI_UP || s->cmds == 0);
 		assert(s->cmds || (!s->read_bytes && !s->write_bytes));
 	}
