@@ -61,7 +61,7 @@ struct http {
 	pthread_cond_t work;   /* something to take, or stopping */
 	struct lanes lanes;    /* guarded by lock */
 	unsigned threads;      /* running; changed by start and stop only */
-	struct worker *worker; /* sessions of them; conn NULL until started */
+	struct worker *worker; /* sessions of them */
 };
 
 /* The lock is held. */

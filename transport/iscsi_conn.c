@@ -13,6 +13,7 @@
 
 #include "core/cleanup.h"
 #include "core/clock.h"
+#include "policy/backoff.h"
 
 /*
  * One address gets this long to accept a connection: the SYN goes out after 0, 1 and 3 s, and a new
@@ -435,7 +436,7 @@ static int pause_for(struct iscsi_conn *conn, uint64_t ns, uint64_t deadline_ns)
 int iscsi_conn_run(struct iscsi_conn *conn, struct scsi_task *task, uint64_t deadline_ns,
 		   struct scsi_task **ret_task, struct iscsi_sense *ret_sense)
 {
-	uint64_t pause_ns = 8 * NSEC_PER_MSEC;
+	struct backoff pause = { .min_ns = 8 * NSEC_PER_MSEC, .max_ns = NSEC_PER_SEC };
 
 	free_wait_task(conn);
 	if (!task)
@@ -464,10 +465,10 @@ int iscsi_conn_run(struct iscsi_conn *conn, struct scsi_task *task, uint64_t dea
 		    v.action == ISCSI_RECONNECT)
 			return -EREMOTEIO;
 		if (v.action == ISCSI_RETRY_LATER || v.action == ISCSI_RETRY_LIMITED) {
-			r = pause_for(conn, pause_ns, deadline_ns);
+			r = pause_for(conn, backoff_next_ns(&pause, clock_monotonic_ns()),
+				      deadline_ns);
 			if (r < 0)
 				return r;
-			pause_ns = MIN(pause_ns * 2, NSEC_PER_SEC);
 		}
 		again = copy_task(task);
 		free_wait_task(conn);

@@ -15,7 +15,7 @@
  *
  * Invariants (iscsi_check()):
  *  - a session has commands only while it is UP;
- *  - its cmds and in-flight bytes are those of its inbox and sent list together;
+ *  - its counts of cmds and in-flight bytes are those of its inbox and sent list together;
  *  - while fencing no command is given out; ghosts is cleared only by the fence;
  *  - an io lives while it has uncut bytes, ranges to do again, commands, or its final SYNC to go.
  */
@@ -37,14 +37,14 @@
 
 #define ISCSI_MAX_SESSIONS 64
 /*
- * Commands of one session at a time: LIO grants 64, more would wait in libiscsi, out of reach. What
- * is not urgent leaves some of them alone.
+ * Commands of one session at a time: LIO grants 64, more would wait in libiscsi, out of reach. The
+ * last ones are for flushes; neither demand nor what is not urgent may have all others, so that
+ * none of the three starves.
  */
 #define ISCSI_SLOTS 64
-#define ISCSI_SLOTS_LOWER 52
-/* Reads that somebody waits for leave some to write-back, which has the other direction to itself,
- * and to a SYNC: else a steady backlog of reads would keep dirty data here for ever. */
+#define ISCSI_SLOTS_DATA 62
 #define ISCSI_SLOTS_DEMAND 58
+#define ISCSI_SLOTS_LOWER 52
 
 enum iscsi_kind { ISCSI_READ, ISCSI_WRITE, ISCSI_ZEROES, ISCSI_SAME, ISCSI_SYNC };
 
@@ -108,10 +108,11 @@ struct iscsi_session {
 
 	/* guarded by pool->lock */
 	enum iscsi_state state;
-	unsigned portal;          /* index of the one in use or tried next */
-	struct list_node inbox;   /* cmds to send */
-	unsigned cmds, read_cmds; /* in flight, inbox included */
-	uint64_t read_bytes;      /* in flight, inbox included */
+	unsigned portal;        /* index of the one in use or tried next */
+	struct list_node inbox; /* cmds to send */
+	unsigned cmds;
+	unsigned demand_cmds; /* of them those in lane DEMAND */
+	uint64_t read_bytes;  /* in flight, inbox included */
 	uint64_t write_bytes;
 	struct window reads, writes;
 	uint32_t one_trip_bytes;

@@ -2,10 +2,12 @@
 /*
  * Requests, what becomes of their commands, and which session gets them.
  *
- * Lanes: a demand read or a flush goes out as soon as any session has a command slot. Write-back
- * and readahead are held to the session's window (policy/window.h), warming to half of it, and all
- * three leave some command slots alone, so that what is urgent never finds the path or the target's
- * command window full. libiscsi sends in queue order: bytes not given to it cannot be in the way.
+ * Lanes: a flush goes out as soon as any session has a command slot, a demand read too unless some
+ * seconds of the path are in flight already. Write-back and readahead are held to the session's
+ * window (policy/window.h), warming to half of it. Each leaves some command slots to the others, so
+ * that what is urgent never finds the path or the target's command window full, and readers without
+ * pause do not stop write-back. libiscsi sends in queue order: bytes not given to it cannot be in
+ * the way.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +21,13 @@
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 
-#define DEMAND_BYTES (32 * MIB)
+/*
+ * Demand reads have no window, but more than this would only wait in libiscsi and on the line, in
+ * the way of what comes later, and on a slow line so long that the session were taken for dead.
+ */
+#define DEMAND_S 4
+#define DEMAND_MIN_BYTES (2 * MIB)
+#define DEMAND_MAX_BYTES (32 * MIB)
 
 void iscsi_ended_init(struct iscsi_ended *ended)
 {
@@ -46,6 +54,11 @@ bool iscsi_any_up(const struct iscsi_pool *pool)
 		if (pool->sessions[i].state == ISCSI_UP)
 			return true;
 	return false;
+}
+
+static bool is_write(enum iscsi_kind kind)
+{
+	return kind == ISCSI_WRITE || kind == ISCSI_ZEROES || kind == ISCSI_SAME;
 }
 
 static bool needs_sync(const struct iscsi_io *io)
@@ -131,12 +144,11 @@ void iscsi_uncharge(struct iscsi_cmd *cmd)
 	if (!s)
 		return;
 	s->cmds--;
-	if (cmd->kind == ISCSI_READ) {
-		s->read_cmds--;
+	s->demand_cmds -= cmd->io->lane == BLK_LANE_DEMAND;
+	if (cmd->kind == ISCSI_READ)
 		s->read_bytes -= cmd->cost;
-	} else {
+	else
 		s->write_bytes -= cmd->cost;
-	}
 	cmd->session = NULL;
 }
 
@@ -144,12 +156,11 @@ static void charge(struct iscsi_session *s, struct iscsi_cmd *cmd)
 {
 	cmd->session = s;
 	s->cmds++;
-	if (cmd->kind == ISCSI_READ) {
-		s->read_cmds++;
+	s->demand_cmds += cmd->io->lane == BLK_LANE_DEMAND;
+	if (cmd->kind == ISCSI_READ)
 		s->read_bytes += cmd->cost;
-	} else {
+	else
 		s->write_bytes += cmd->cost;
-	}
 }
 
 void iscsi_cmd_end(struct iscsi_pool *pool, struct iscsi_cmd *cmd, int result,
@@ -284,19 +295,25 @@ void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_
 	settle(pool, io, ended);
 }
 
+static uint64_t demand_limit(const struct window *w)
+{
+	return MIN(MAX(window_rate(w) * DEMAND_S, DEMAND_MIN_BYTES), DEMAND_MAX_BYTES);
+}
+
 static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool write, uint64_t bytes)
 {
-	uint64_t used = write ? s->write_bytes : s->read_bytes;
-	uint64_t limit = window_limit(write ? &s->writes : &s->reads);
+	const struct window *w = write ? &s->writes : &s->reads;
+	uint64_t used = write ? s->write_bytes : s->read_bytes, limit = window_limit(w);
 
 	if (s->state != ISCSI_UP || s->chores)
 		return false;
-	if (s->cmds >= ISCSI_SLOTS || (!write && s->read_cmds >= ISCSI_SLOTS_DEMAND))
+	if (lane == BLK_LANE_FLUSH)
+		return s->cmds < ISCSI_SLOTS;
+	if (s->cmds >= ISCSI_SLOTS_DATA)
 		return false;
-	if (lane <= BLK_LANE_FLUSH)
-		return used < DEMAND_BYTES;
-	if (s->cmds >= ISCSI_SLOTS_LOWER &&
-	    (!write || s->cmds - s->read_cmds >= ISCSI_SLOTS - ISCSI_SLOTS_DEMAND - 1))
+	if (lane == BLK_LANE_DEMAND)
+		return s->demand_cmds < ISCSI_SLOTS_DEMAND && used < demand_limit(w);
+	if (s->cmds - s->demand_cmds >= ISCSI_SLOTS_LOWER)
 		return false;
 	if (lane == BLK_LANE_WARM)
 		limit /= 2;
@@ -353,7 +370,7 @@ static bool give_again(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi
 
 	if (!cmd || blocked(pool, cmd->io))
 		return false;
-	s = choose(pool, lane, cmd->kind != ISCSI_READ, cmd->cost);
+	s = choose(pool, lane, is_write(cmd->kind), cmd->cost);
 	if (!s)
 		return false;
 	list_del(&cmd->link);
@@ -375,7 +392,7 @@ static bool give_new(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_s
 		list_del(&io->link);
 		return true;
 	}
-	s = choose(pool, lane, iscsi_io_kind(io) != ISCSI_READ, iscsi_io_next_bytes(pool, io));
+	s = choose(pool, lane, is_write(iscsi_io_kind(io)), iscsi_io_next_bytes(pool, io));
 	if (!s)
 		return false;
 	cmd = iscsi_cut(pool, s, io);
@@ -418,7 +435,7 @@ void iscsi_check(const struct iscsi_pool *pool)
 			assert(list_entry(n, struct iscsi_cmd, link)->session == s);
 			queued++;
 		}
-		assert(queued <= s->cmds && s->read_cmds <= s->cmds);
+		assert(queued <= s->cmds && s->demand_cmds <= s->cmds);
 		assert(s->state == ISCSI_UP || s->cmds == 0);
 		assert(s->cmds || (!s->read_bytes && !s->write_bytes));
 	}

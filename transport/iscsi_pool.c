@@ -327,9 +327,6 @@ static int check_config(const struct leaf_config *conf, struct err *err)
 			       conf->url.text);
 	if (!conf->initiator_name[0])
 		return err_set(err, -EINVAL, "an iSCSI volume needs an initiator name");
-	if (conf->credentials.username_in[0] && !conf->credentials.username[0])
-		return err_set(err, -EINVAL,
-			       "mutual CHAP (username_in) needs username and password too");
 	return 0;
 }
 
@@ -345,10 +342,6 @@ int iscsi_pool_create(const struct leaf_config *conf, struct blk_dev **ret, stru
 		return err_set(err, -ENOMEM, "out of memory");
 	pool->dev.ops = &pool_ops;
 	pool->conf = *conf;
-	/* A user name in the URL is that of the credentials, unless they bring one. */
-	if (!pool->conf.credentials.username[0])
-		memcpy(pool->conf.credentials.username, conf->url.user,
-		       sizeof(pool->conf.credentials.username));
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->changed, NULL);
 	atomic_store(&pool->generation, 1);

@@ -9,7 +9,8 @@
 
 /*
  * Make the device; connects only in blk_start(). 0 with *ret owned by the caller, -EINVAL or
- * -ENOMEM with @err. The process must ignore SIGPIPE: libiscsi writes without MSG_NOSIGNAL.
+ * -ENOMEM with @err. The credentials are joined with the URL (credentials_join()). The process must
+ * ignore SIGPIPE: libiscsi writes without MSG_NOSIGNAL.
  *
  * What it adds to core/block.h:
  * - No request fails because a connection dropped: it is sent again on any session, or waits until

@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "core/cleanup.h"
+#include "core/hash.h"
 #include "core/parse.h"
 #include "transport/url_part.h"
 
@@ -430,16 +431,6 @@ int url_parse(const char *text, bool discovery, struct url *ret, struct err *err
 	return 0;
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash(const char *text)
-{
-	uint64_t h = 0xcbf29ce484222325u;
-
-	for (; *text; text++)
-		h = (h ^ (unsigned char)*text) * 0x100000001b3u;
-	return h;
-}
-
 void url_cache_name(const struct url *url, char ret[256])
 {
 	char whole[URL_MAX + 16];
@@ -485,5 +476,5 @@ void url_cache_name(const struct url *url, char ret[256])
 		return;
 	}
 	n = MIN(n, (size_t)NAME_MAX_BYTES - 17);
-	snprintf(ret + n, 256 - n, "-%016" PRIx64, hash(whole));
+	snprintf(ret + n, 256 - n, "-%016" PRIx64, hash_text(whole));
 }

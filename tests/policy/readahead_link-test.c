@@ -11,6 +11,7 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 #include "policy/readahead.h"
+#include "policy/window.h"
 #include "tests/policy/random.h"
 #include "tests/lib/run.h"
 
@@ -20,7 +21,7 @@
 /* What a request costs that finds everything here. */
 #define LOCAL_NS (50 * NSEC_PER_USEC)
 
-enum knowledge { BLIND, TOLD };
+enum knowledge { BLIND, TOLD, MEASURED };
 
 struct reader {
 	const char *name;
@@ -40,10 +41,12 @@ static const struct reader readers[] = {
 
 struct flight {
 	uint64_t done_ns, length;
+	struct window_stamp stamp;
 };
 
 struct sim {
 	struct readahead ra;
+	struct window window;
 	enum knowledge knowledge;
 	uint64_t rate, rtt_ns, budget;
 	uint64_t now_ns, link_free_ns;
@@ -77,6 +80,9 @@ static struct readahead_env env_of(const struct sim *s)
 	if (s->knowledge == TOLD) {
 		env.rate_bytes_per_s = s->rate;
 		env.rtt_ns = s->rtt_ns;
+	} else if (s->knowledge == MEASURED) {
+		env.rate_bytes_per_s = window_rate(&s->window);
+		env.rtt_ns = s->window.min_ns;
 	}
 	return env;
 }
@@ -94,7 +100,8 @@ static void prefetch(struct sim *s, const struct readahead_range *r, unsigned n)
 				done_ns = transfer(s, o, BLOCK);
 		if (done_ns == s->now_ns)
 			continue;
-		*f = (struct flight){ done_ns, r[i].length };
+		*f = (struct flight){ .done_ns = done_ns, .length = r[i].length };
+		window_sent(&s->window, f->length, s->now_ns, &f->stamp);
 		s->flight_tail++;
 		ck_assert_uint_lt(s->flight_tail - s->flight_head, MAX_FLIGHT);
 		s->in_flight += r[i].length;
@@ -132,6 +139,7 @@ static void land(struct sim *s)
 
 	s->now_ns = MAX(s->now_ns, f->done_ns);
 	s->in_flight -= f->length;
+	window_answered(&s->window, &f->stamp, f->length, s->now_ns);
 	env = env_of(s);
 	n = readahead_resume(&s->ra, &env, out, 8);
 	prefetch(s, out, n);
@@ -195,10 +203,10 @@ static double run(struct sim *s, const struct reader *r, struct random *rnd, dou
 
 static void check_link(struct random *rnd, uint64_t rate, uint64_t rtt_ms, uint64_t budget)
 {
-	static const char *const names[] = { "blind", "told" };
+	static const char *const names[] = { "blind", "told", "measured" };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(readers); i++) {
-		for (enum knowledge k = BLIND; k <= TOLD; k++) {
+		for (enum knowledge k = BLIND; k <= MEASURED; k++) {
 			cleanup_free struct sim *s = calloc(1, sizeof(*s));
 			cleanup_free uint64_t *here_ns = NULL;
 			uint64_t path = rate * rtt_ms / 1000;
@@ -215,6 +223,7 @@ static void check_link(struct random *rnd, uint64_t rate, uint64_t rtt_ms, uint6
 			ck_assert_ptr_nonnull(here_ns);
 			s->here_ns = here_ns;
 			readahead_init(&s->ra, s->size);
+			window_init(&s->window);
 			s->now_ns = 1;
 			busy = run(s, &readers[i], rnd, &whole);
 			printf("%4llu Mbit/s %3llu ms %-20s %-8s busy %.3f, from the start %.3f\n",

@@ -13,7 +13,6 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "tests/lib/run.h"
-#include "transport/iscsi_pool.h"
 
 struct tgt tgt;
 struct leaf_config conf;
@@ -90,7 +89,7 @@ struct blk_dev *start(void)
 {
 	struct blk_dev *dev = NULL;
 	struct err err = { .text = "" };
-	int r = iscsi_pool_create(&conf, &dev, &err);
+	int r = leaf_create(&conf, &dev, &err);
 
 	ck_assert_msg(r == 0, "%s", err.text);
 	r = blk_start(dev, &err);
@@ -102,7 +101,7 @@ void expect_start_fails(int error, const char *word)
 {
 	struct blk_dev *dev = NULL;
 	struct err err = { .text = "" };
-	int r = iscsi_pool_create(&conf, &dev, &err);
+	int r = leaf_create(&conf, &dev, &err);
 
 	ck_assert_msg(r == 0, "%s", err.text);
 	r = blk_start(dev, &err);

@@ -129,7 +129,7 @@ START_TEST(test_all_sessions_used)
 	conf.sessions = 6;
 	dev = start();
 	await_up(dev, 6);
-	write_all(dev, 0, 256 << 10, 64, 5);
+	write_all(dev, 0, 256 << 10, 256, 5);
 	ck_assert_uint_eq(proxy_used(p, MIB / 2), 6);
 	ck_assert_uint_ge(slots_noted, 6);
 	blk_destroy(dev);
@@ -150,7 +150,7 @@ START_TEST(test_reads_leave_room)
 	many_init(&reads, BLK_READ, BLK_LANE_DEMAND, 0, 8192, 8000, 0);
 	many_submit(&reads, dev);
 	write_all(dev, SIZE - MIB, 65536, 8, 1);
-	many_init(&flush, BLK_FLUSH, BLK_LANE_WRITEBACK, 0, 0, 1, 0);
+	many_init(&flush, BLK_FLUSH, BLK_LANE_FLUSH, 0, 0, 1, 0);
 	many_submit(&flush, dev);
 	ck_assert_int_eq(many_wait(&flush), 0);
 	many_free(&flush);
