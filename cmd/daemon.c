@@ -198,10 +198,14 @@ static int mount_volume(struct daemon *d, struct err *err)
 
 static int start(struct daemon *d, struct err *err)
 {
-	char path[CONTROL_PATH_MAX];
+	char path[CONTROL_PATH_MAX], state[PATH_MAX], run[PATH_MAX];
 	struct blk_info info;
-	int r = control_socket_path(d->conf->stack.cache_dir, path, err);
+	int r;
 
+	/* Where the sockets may have to go. */
+	if (place_state_dir(state, NULL) == 0)
+		place_make_dirs(state, NULL);
+	r = control_socket_path(d->conf->stack.cache_dir, place_run_dir(run), path, err);
 	if (r == 0)
 		r = stack_open(&d->conf->stack, &d->stack, err);
 	if (r < 0)

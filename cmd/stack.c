@@ -13,7 +13,9 @@
 #include "cache/cache.h"
 #include "cache/lio.h"
 #include "cmd/place.h"
+#include "control/socket.h"
 #include "core/cleanup.h"
+#include "core/clock.h"
 #include "core/filter_count.h"
 #include "core/filter_delay.h"
 #include "core/log.h"
@@ -23,6 +25,9 @@
 /* Threads that run the cache's tasks, and those that do what io_uring cannot. */
 #define SCHED_THREADS 4
 #define LIO_THREADS 4
+
+/* How long a mount waits for the lock while nobody serves the directory. */
+#define LOCK_WAIT_NS (5 * NSEC_PER_SEC)
 
 /* A first mount with less free space than this has no cache worth the name. */
 #define FREE_MIN (64ull << 20)
@@ -78,19 +83,23 @@ int stack_prepare_dir(const char *dir, struct err *err)
 	return r;
 }
 
-/* Take the directory's lock. `nearblk status` holds it for a moment when it looks: not a reason to
- * fail. */
+/*
+ * Take the directory's lock. `nearblk status` holds it while it looks, and a daemon on its way out
+ * to the end: not a reason to fail. One that serves is.
+ */
 static int open_dir(const char *dir, struct lio **ret, struct err *err)
 {
+	uint64_t end = clock_monotonic_ns() + LOCK_WAIT_NS;
+	char run[PATH_MAX];
 	int r;
 
-	for (int i = 0; i < 10; i++) {
+	for (;;) {
 		r = lio_posix_open(dir, LIO_THREADS, ret, err);
-		if (r != -EBUSY)
+		if (r != -EBUSY || clock_monotonic_ns() >= end ||
+		    control_socket_answers(dir, place_run_dir(run)))
 			return r;
 		usleep(30000);
 	}
-	return r;
 }
 
 /* For people who look at the directory later; a very long URL is cut. */

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "cmd/place.h"
 #include "cmd/progress.h"
 #include "control/socket.h"
 #include "core/cleanup.h"
@@ -86,8 +87,9 @@ static int walk_one(void *ctx, const char *path)
 int volume_each(int (*each)(void *ctx, struct volume *v), void *ctx)
 {
 	struct walk w = { each, ctx };
+	char run[PATH_MAX];
 
-	return control_socket_each(walk_one, &w);
+	return control_socket_each(place_run_dir(run), walk_one, &w);
 }
 
 struct search {
