@@ -41,6 +41,13 @@ static uint64_t with_overhead(uint64_t volume_bytes)
 	return round_up(volume_bytes + volume_bytes / 32 + (64ull << 20), 1ull << 20);
 }
 
+/* What a first mount that was cut short may have left: it proves nothing, and is in nobody's way.
+ */
+static bool may_precede(const char *name)
+{
+	return strcmp(name, "lock") == 0 || strcmp(name, "run") == 0 || strcmp(name, "log") == 0;
+}
+
 int stack_prepare_dir(const char *dir, struct err *err)
 {
 	bool known = false, foreign = false;
@@ -61,10 +68,9 @@ int stack_prepare_dir(const char *dir, struct err *err)
 		return r;
 	}
 	while ((e = readdir(d))) {
-		if (strncmp(e->d_name, "identity.", 9) == 0 || strcmp(e->d_name, "lock") == 0) {
+		if (strncmp(e->d_name, "identity.", 9) == 0) {
 			known = true;
-		} else if (e->d_name[0] != '.' && strcmp(e->d_name, "log") != 0 &&
-			   strcmp(e->d_name, "run") != 0 && !foreign) {
+		} else if (e->d_name[0] != '.' && !may_precede(e->d_name) && !foreign) {
 			foreign = true;
 			snprintf(name, sizeof(name), "%s", e->d_name);
 		}

@@ -152,11 +152,10 @@ static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
 static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
 {
 	struct err err = { .text = "" };
-	struct cache_identity id;
+	struct offline found;
 	json_t *last = NULL;
 	enum job_end end = JOB_LOST;
 	char left[48], size[16];
-	uint64_t dirty;
 	int r;
 
 	if (!no_flush)
@@ -170,14 +169,15 @@ static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
 	}
 	json_decref(last);
 	volume_wait_exit(v, EXIT_NS);
-	r = offline_look(v->cache_dir, &id, &dirty);
+	r = offline_look(v->cache_dir, &found);
 	if (r == 0 || (r == -EBUSY && end == JOB_DONE)) {
 		printf("%s: unmounted; everything is at the target\n", v->mountpoint);
 		return EXIT_DONE;
 	}
 	cmd_fail("%s: unmounted; %s not yet at the target, kept in %s; mount it again to send it",
 		 v->mountpoint,
-		 r == 1 && dirty != UINT64_MAX ? format_size(dirty, size) : "an unknown amount",
+		 r == 1 && found.dirty_bytes != UINT64_MAX ? format_size(found.dirty_bytes, size)
+							   : "an unknown amount",
 		 v->cache_dir);
 	return EXIT_LEFT;
 }
