@@ -82,12 +82,17 @@ test_rebuild_index() {
 	umount_nb "$MNT"
 }
 
+# For wait_for.
+is_locked() {
+	! flock -n "$CACHE/lock" true
+}
+
 # Somebody who looks is not in the way of a mount; a daemon is, and at once.
 test_lock() {
 	local begin
 
 	flock "$CACHE/lock" sleep 1 &
-	wait_for 5 eval '! flock -n "$CACHE/lock" true'
+	wait_for 5 is_locked
 	begin
 	begin=$SECONDS
 	mkdir -p "$T/mnt2"
