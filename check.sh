@@ -27,7 +27,7 @@ USAGE
 readonly TOP=$PWD/build-check
 readonly SRC=$TOP/src LOGS=$TOP/logs
 readonly STAGES=(lint build clang unit sanitize-address sanitize-thread integration distcheck install)
-readonly TEST_SECONDS=600 # a test that takes longer hangs
+readonly TEST_SECONDS=1200 # a test that takes longer hangs
 JOBS=$(nproc)
 passed=0 failed=0 skipped=0
 only=

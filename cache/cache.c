@@ -12,6 +12,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -398,6 +399,35 @@ static bool cache_known_zero(struct blk_dev *dev, uint64_t offset, uint64_t leng
 
 /* ---- life ---- */
 
+static int identity_failed(struct err *err)
+{
+	return err_set(err, -EIO, "cache directory: the identity record cannot be written");
+}
+
+/*
+ * Where the old end lay within a block, the cache has that block with zeroes behind the end, and
+ * the far side has data there now. With nothing unsent the cache forgets all it holds, and the new
+ * size is written down once it has (cache_start()); else the old size stands until it was stopped
+ * clean.
+ */
+static void adopt_size(struct cache *c, struct cache_identity *id)
+{
+	struct blk_info *info = &c->inner_info;
+	uint64_t old = id->size_bytes;
+
+	if (info->size_bytes == old || old % BLK == 0) {
+		id->size_bytes = info->size_bytes;
+	} else if (c->was_clean) {
+		c->forget = true;
+	} else {
+		log_warning("the volume has grown from %" PRIu64 " to %" PRIu64
+			    " bytes: it keeps the old size until the next mount after everything "
+			    "was sent",
+			    old, info->size_bytes);
+		info->size_bytes = old;
+	}
+}
+
 static int check_volume(struct cache *c, struct err *err)
 {
 	struct cache_identity *id = c->conf.identity;
@@ -425,13 +455,10 @@ static int check_volume(struct cache *c, struct err *err)
 			"was made: use another --cache-dir",
 			info->sector_bytes, id->sector_bytes);
 	}
-	id->size_bytes = info->size_bytes;
 	c->was_clean = id->clean;
+	adopt_size(c, id);
 	id->clean = false;
-	return identity_store(c->lio, id) < 0
-		       ? err_set(err, -EIO,
-				 "cache directory: the identity record cannot be written")
-		       : 0;
+	return identity_store(c->lio, id) < 0 ? identity_failed(err) : 0;
 }
 
 static void set_limits(struct cache *c)
@@ -481,6 +508,12 @@ static int cache_start(struct blk_dev *dev, struct err *err)
 	r = cache_recover(c, err);
 	if (r < 0)
 		return r;
+	if (c->forget) {
+		c->conf.identity->size_bytes = c->inner_info.size_bytes;
+		r = identity_store(c->lio, c->conf.identity);
+		if (r < 0)
+			return identity_failed(err);
+	}
 	cache_lock(c, &todo);
 	destage_kick(c);
 	janitor_kick(c);

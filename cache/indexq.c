@@ -120,6 +120,7 @@ bool indexq_barrier(struct cache *c, uint64_t tail_seq,
 		return false;
 	item->durable = true;
 	item->tail_seq = tail_seq;
+	item->destaged_seq = c->destaged_seq;
 	item->applied = applied;
 	item->ctx = ctx;
 	push(c, item);
@@ -144,17 +145,18 @@ static size_t take(struct cache *c, struct index_item **item, bool *ret_durable)
  * The newest reclaimed record of the guest log, stored behind the deletions that made reclaiming it
  * safe: an index that lost them has lost this too, and is found out (recover.c).
  */
-int index_put_tail(struct index_store *index, uint64_t tail_seq)
+int index_put_tail(struct index_store *index, uint64_t tail_seq, uint64_t destaged_seq)
 {
-	uint8_t bytes[8];
+	uint8_t bytes[16];
 
-	le_put(bytes, tail_seq, sizeof(bytes));
+	le_put(bytes, tail_seq, 8);
+	le_put(bytes + 8, destaged_seq, 8);
 	return index_put_state(index, "log-tail", bytes, sizeof(bytes));
 }
 
-int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq)
+int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq, uint64_t *ret_destaged_seq)
 {
-	uint8_t bytes[8];
+	uint8_t bytes[16];
 	size_t length;
 	int r = index_get_state(index, "log-tail", bytes, sizeof(bytes), &length);
 
@@ -162,14 +164,15 @@ int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq)
 		return r;
 	if (length != sizeof(bytes))
 		return -EBADMSG;
-	*ret_tail_seq = le_get(bytes, sizeof(bytes));
+	*ret_tail_seq = le_get(bytes, 8);
+	*ret_destaged_seq = le_get(bytes + 8, 8);
 	return 0;
 }
 
 static int apply(struct cache *c, struct index_item **item, size_t n, bool durable)
 {
 	struct index_op op[INDEX_BATCH];
-	uint64_t tail_seq = 0;
+	uint64_t tail_seq = 0, destaged_seq = 0;
 	size_t ops = 0;
 	int r;
 
@@ -177,11 +180,12 @@ static int apply(struct cache *c, struct index_item **item, size_t n, bool durab
 		if (item[i]->op.extent.nblocks)
 			op[ops++] = item[i]->op;
 		tail_seq = MAX(tail_seq, item[i]->tail_seq);
+		destaged_seq = MAX(destaged_seq, item[i]->destaged_seq);
 	}
 	if (tail_seq) {
 		r = index_apply(c->conf.index, op, ops, false);
 		if (r == 0)
-			r = index_put_tail(c->conf.index, tail_seq);
+			r = index_put_tail(c->conf.index, tail_seq, destaged_seq);
 		if (r < 0)
 			return r;
 		ops = 0;

@@ -215,6 +215,7 @@ struct cache {
 	bool stopping;
 	bool abandoned;
 	bool was_clean;     /* the directory had nothing unsent when it was opened */
+	bool forget;        /* and nothing it held counts any more */
 	bool log_failed;    /* nothing can be appended or made durable any more: writes are EIO */
 	bool log_unsafe;    /* and a sync of it failed: what it holds may not be on the medium */
 	bool damaged;       /* dirty data was lost: destage stands before its epoch */
@@ -531,7 +532,8 @@ struct index_item {
 	struct index_op op;
 	uint32_t *crc; /* owned; op.extent.crc */
 	bool durable;
-	uint64_t tail_seq; /* the log is about to be reclaimed up to here; 0: not */
+	uint64_t tail_seq;     /* the log is about to be reclaimed up to here; 0: not */
+	uint64_t destaged_seq; /* with it */
 	void (*applied)(struct cache *c, void *ctx, int result); /* no lock held */
 	void *ctx;
 };
@@ -550,8 +552,8 @@ bool indexq_barrier(struct cache *c, uint64_t tail_seq,
 void indexq_run(struct task *t);
 /* How far the log was reclaimed, as the index knows it. 0; -ENOENT: it does not; else -errno.
  * Serial, as all index calls. */
-int index_put_tail(struct index_store *index, uint64_t tail_seq);
-int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq);
+int index_put_tail(struct index_store *index, uint64_t tail_seq, uint64_t destaged_seq);
+int index_get_tail(struct index_store *index, uint64_t *ret_tail_seq, uint64_t *ret_destaged_seq);
 
 /* ---- recover.c ---- */
 

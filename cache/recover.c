@@ -100,12 +100,12 @@ static int rebuild(struct recovery *rec)
 static bool index_trusted(struct recovery *rec)
 {
 	struct cache *c = rec->c;
-	uint64_t tail;
+	uint64_t tail, destaged;
 	int r;
 
-	if (c->conf.index->fresh)
+	if (c->conf.index->fresh || rec->forget)
 		return false;
-	r = index_get_tail(c->conf.index, &tail);
+	r = index_get_tail(c->conf.index, &tail, &destaged);
 	if (r == 0 && rec->tail <= tail + 1)
 		return true;
 	if (r != -ENOENT)
@@ -127,8 +127,8 @@ static int load_index(struct recovery *rec)
 	}
 	r = c->conf.index->fresh ? 0 : index_wipe(c->conf.index);
 	if (r == 0)
-		r = index_put_tail(c->conf.index, rec->tail - 1);
-	return r < 0 ? r : rebuild(rec);
+		r = index_put_tail(c->conf.index, rec->tail - 1, rec->destaged);
+	return r < 0 || rec->forget ? r : rebuild(rec);
 }
 
 static void lost_record(struct cache *c, const struct format_record *r, uint64_t destaged)
@@ -374,7 +374,7 @@ static int mend_unsafe(struct cache *c, struct err *err)
 
 int cache_recover(struct cache *c, struct err *err)
 {
-	struct recovery rec = { .c = c, .was_clean = c->was_clean };
+	struct recovery rec = { .c = c, .was_clean = c->was_clean, .forget = c->forget };
 	int r;
 
 	r = scan_directory(&rec, err);

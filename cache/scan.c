@@ -376,7 +376,7 @@ static int find_end(struct recovery *rec, struct err *err)
 int scan_directory(struct recovery *rec, struct err *err)
 {
 	struct cache *c = rec->c;
-	uint64_t last_seq;
+	uint64_t last_seq, tail, destaged;
 	int r;
 
 	r = open_segments(rec, err);
@@ -384,6 +384,9 @@ int scan_directory(struct recovery *rec, struct err *err)
 		r = load_log(rec, err);
 	if (r < 0)
 		return r;
+	/* The index has a copy of the watermark; it is asked by who opens the cache only. */
+	if (c->conf.index && index_get_tail(c->conf.index, &tail, &destaged) == 0)
+		rec->destaged = MAX(rec->destaged, destaged);
 	rec->limit = rec->durable;
 	if (c->lio->same_boot)
 		rec->limit = MAX(rec->limit, atomic_load(lio_word(c->lio, WORD_APPENDED)));
@@ -392,9 +395,10 @@ int scan_directory(struct recovery *rec, struct err *err)
 	if (rec->was_clean) {
 		/* The newest segment itself is gone: what is left of the log is older than the
 		 * target. */
-		if (rec->max_seen < last_seq)
+		if (rec->max_seen < last_seq || rec->forget)
 			cut_at(rec, 0);
-		rec->max_seen = MAX(rec->max_seen, last_seq);
+		/* Forgotten: a gap below the watermark keeps the old records out for good. */
+		rec->max_seen = MAX(rec->max_seen, last_seq) + rec->forget;
 		rec->destaged = MAX(rec->destaged, rec->limit);
 		rec->destaged = MAX(rec->destaged, rec->max_seen);
 	} else {

@@ -21,6 +21,7 @@ struct found {
 struct recovery {
 	struct cache *c;
 	bool was_clean;          /* the identity record said so when the directory was opened */
+	bool forget;             /* was_clean, and what it holds is not the volume's any more */
 	struct seg_table *table; /* per segment */
 	struct table_info *info;
 	struct found *found;

@@ -165,6 +165,8 @@ int main(int argc, char **argv)
 	open_standard_files();
 	/* A reader that went away shows as EPIPE where it is written to. */
 	signal(SIGPIPE, SIG_IGN);
+	/* Ignored by who started us, it would take the exit status of our helpers from us. */
+	signal(SIGCHLD, SIG_DFL);
 	if (!name) {
 		help(stderr);
 		return EXIT_USAGE;

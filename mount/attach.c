@@ -141,7 +141,7 @@ int attach_find(const char *path, struct attach_entry *ret)
 
 int attach_prepare(const char *path, const char *type, struct err *err)
 {
-	struct attach_entry e;
+	struct attach_entry e = { 0 };
 	struct stat st;
 	int r;
 

@@ -18,7 +18,7 @@ PEER_PACKAGES=(qemu-system-common qemu-block-extra)
 
 # For the tests besides.
 TEST_PACKAGES=(check clang clang-format shellcheck mandoc xz-utils fio libiscsi-bin qemu-utils
-	xfsprogs psmisc)
+	xfsprogs psmisc curl strace)
 
 say() {
 	printf '%s\n' "$*"
@@ -35,7 +35,7 @@ become_root() {
 	[ "$(id -u)" != 0 ] || return 0
 	command -v sudo >/dev/null || die "run it as root, or install sudo"
 	say "${0##*/} needs root for packages, network namespaces and loop devices: asking sudo"
-	exec sudo --preserve-env=CI -- "$0" "$@"
+	exec sudo --preserve-env=CI -- bash "$PWD/${0##*/}" "$@"
 }
 
 # need_devices: names the devices that are missing, all at once, and ends the script.
@@ -48,10 +48,12 @@ need_devices() {
 		[ -c "$device" ] || missing+=("$device")
 	done
 	[ ${#missing[@]} = 0 ] || die "missing: ${missing[*]}
-In a container they must be passed in (docker run --privileged, or --device for each with
---cap-add SYS_ADMIN and NET_ADMIN); on a host load the modules fuse, tun and loop."
-	unshare --net true 2>/dev/null ||
-		die "network namespaces cannot be made here: run it with CAP_SYS_ADMIN"
+In a container they must be passed in (docker run --privileged); on a host load the modules fuse,
+tun and loop."
+	# shellcheck disable=SC2016 # for the inner shell
+	unshare --net sh -c 'now=$(cat "$0") && echo "$now" >"$0"' /proc/sys/net/ipv4/tcp_rmem 2>/dev/null ||
+		die "network namespaces cannot be made and set up here: run it as root of the host, or in a
+container with --privileged"
 }
 
 # install_packages PACKAGE...: those that are not there, after saying which.

@@ -237,13 +237,17 @@ static void *worker(void *arg)
 	pthread_setname_np(pthread_self(), "nb-file");
 	pthread_mutex_lock(&f->lock);
 	while (!atomic_load(&f->stopping)) {
-		struct blk_req *req = lanes_take(&f->lanes);
+		struct blk_req *req;
 
 		file_check(f);
+		/* First: one worker at most is at it, and a backlog of reads may never end. */
+		if (!f->flushing && !list_empty(&f->flushes)) {
+			flush_all(f);
+			continue;
+		}
+		req = lanes_take(&f->lanes);
 		if (req)
 			serve(f, req);
-		else if (!f->flushing && !list_empty(&f->flushes))
-			flush_all(f);
 		else
 			pthread_cond_wait(&f->work, &f->lock);
 	}

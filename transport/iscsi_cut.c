@@ -3,9 +3,9 @@
  * How requests are cut into commands.
  *
  * A command takes about 10 ms of the measured rate, 64 KiB to 1 MiB, a write no more than goes out
- * without waiting for an R2T. Where that is little (tgt and LIO as shipped: 8 KiB) and more is
- * waiting than a few such commands can carry, it may need one R2T: that costs a second round trip,
- * but the command slots fill the path.
+ * without waiting for an R2T. Where that is so little (tgt and LIO as shipped: 8 KiB) that a
+ * session's command slots full of it do not fill the path, a write may need one R2T: it costs a
+ * second round trip, but more bytes are under way.
  */
 #include <stdlib.h>
 
@@ -23,8 +23,6 @@
 #define SAME_COST (64 * KIB)
 /* readv() and writev() take this many; libiscsi does not look. */
 #define IOV_ENTRIES 512
-/* Up to this many commands at once are sent in the small size that needs no R2T. */
-#define FEW_COMMANDS 13
 
 static char zeroes[64 * KIB]; /* never written */
 
@@ -41,7 +39,7 @@ static uint64_t pool_rate(const struct iscsi_pool *pool, bool write)
 		const struct iscsi_session *s = &pool->sessions[i];
 
 		if (s->state == ISCSI_UP)
-			sum += iscsi_window_rate(write ? &s->writes : &s->reads);
+			sum += window_rate(write ? &s->writes : &s->reads);
 	}
 	return sum;
 }
@@ -62,8 +60,9 @@ static uint64_t write_size(const struct iscsi_pool *pool, const struct iscsi_ses
 			   uint64_t left)
 {
 	uint64_t one = s->one_trip_bytes, paced = paced_size(pool, true);
+	uint64_t wanted = MIN(s->write_bytes + left, window_limit(&s->writes));
 
-	if (one >= 64 * KIB || s->write_bytes + left <= FEW_COMMANDS * one)
+	if (one >= 64 * KIB || wanted <= ISCSI_SLOTS_LOWER * one)
 		return MIN(one, paced);
 	paced = MIN(paced, 256 * KIB);
 	return MIN(MAX(s->max_burst_bytes, one), paced);

@@ -30,6 +30,8 @@
 #define SEGMENT_LIFE_NS (120 * NSEC_PER_SEC)
 #define VISIT_NS (5 * NSEC_PER_SEC)
 #define AGAIN_NS NSEC_PER_SEC
+/* One that is never answered ends the session; after so many it counts as refused. */
+#define RESET_TRIES 2
 
 static bool same_group(const struct iscsi_pool *pool, unsigned a, unsigned b)
 {
@@ -130,6 +132,11 @@ static bool find_visit(struct iscsi_pool *pool, unsigned *ret_portal, unsigned *
 
 		if (s->state != ISCSI_UP || !(s->lost_portals & 1u << p))
 			continue;
+		/* Its login in that group is newer than the loss; the group was not known then. */
+		if (same_group(pool, p, s->portal)) {
+			s->lost_portals &= ~(1u << p);
+			continue;
+		}
 		pool->next_visit = at + 1;
 		*ret_portal = p;
 		*ret_session = s;
@@ -247,6 +254,8 @@ static int reset_unit(struct iscsi_pool *pool)
 	s = first_up(pool);
 	if (!s || !reinstated(pool))
 		return -EAGAIN;
+	if (pool->resets_unanswered >= RESET_TRIES)
+		return -EOPNOTSUPP;
 	s->reset_result = 1;
 	add_chore(s, ISCSI_CHORE_RESET);
 	while (s->reset_result == 1 && !atomic_load(&pool->stop))

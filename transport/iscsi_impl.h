@@ -29,12 +29,22 @@
 
 #include "core/block.h"
 #include "core/list.h"
+#include "policy/backoff.h"
+#include "policy/window.h"
 #include "transport/iscsi_conn.h"
 #include "transport/iscsi_probe.h"
-#include "transport/iscsi_window.h"
 #include "transport/leaf.h"
 
 #define ISCSI_MAX_SESSIONS 64
+/*
+ * Commands of one session at a time: LIO grants 64, more would wait in libiscsi, out of reach. What
+ * is not urgent leaves some of them alone.
+ */
+#define ISCSI_SLOTS 64
+#define ISCSI_SLOTS_LOWER 52
+/* Reads that somebody waits for leave some to write-back, which has the other direction to itself,
+ * and to a SYNC: else a steady backlog of reads would keep dirty data here for ever. */
+#define ISCSI_SLOTS_DEMAND 58
 
 enum iscsi_kind { ISCSI_READ, ISCSI_WRITE, ISCSI_ZEROES, ISCSI_SAME, ISCSI_SYNC };
 
@@ -67,9 +77,9 @@ struct iscsi_cmd {
 	/* the session thread's: */
 	struct iscsi_session *session;
 	struct scsi_task *task;
-	bool sync16;                     /* SYNC: which of the two was sent */
-	struct iscsi_verdict refused;    /* while lingering */
-	struct iscsi_window_stamp stamp; /* guarded by pool->lock */
+	bool sync16;                  /* SYNC: which of the two was sent */
+	struct iscsi_verdict refused; /* while lingering */
+	struct window_stamp stamp;    /* guarded by pool->lock */
 	uint64_t sent_ns;
 	int iovcnt;
 	struct iovec iov[];
@@ -98,12 +108,12 @@ struct iscsi_session {
 
 	/* guarded by pool->lock */
 	enum iscsi_state state;
-	unsigned portal;        /* index of the one in use or tried next */
-	struct list_node inbox; /* cmds to send */
-	unsigned cmds;
-	uint64_t read_bytes; /* in flight, inbox included */
+	unsigned portal;          /* index of the one in use or tried next */
+	struct list_node inbox;   /* cmds to send */
+	unsigned cmds, read_cmds; /* in flight, inbox included */
+	uint64_t read_bytes;      /* in flight, inbox included */
 	uint64_t write_bytes;
-	struct iscsi_window reads, writes;
+	struct window reads, writes;
 	uint32_t one_trip_bytes;
 	uint32_t max_burst_bytes;
 	uint64_t rtt_ns;
@@ -125,8 +135,10 @@ struct iscsi_session {
 	uint64_t nop_due_ns;
 	uint64_t heard_ns; /* when the target last sent anything */
 	uint64_t heard_bytes;
-	uint64_t look_ns; /* when the timers were looked at */
-	uint64_t backoff_ns;
+	uint64_t answered_ns;   /* when a command that moves data was last answered; 0: none yet */
+	uint64_t look_ns;       /* when the timers were looked at */
+	struct backoff backoff; /* between attempts to open it */
+	struct backoff barren;  /* likewise, while it opens and then carries no data */
 	uint64_t said_hash; /* why it could not be opened when the log last said so; 0: it is up */
 	uint64_t said_ns;
 	uint64_t random;
@@ -159,6 +171,7 @@ struct iscsi_pool {
 	bool fencing;        /* nothing is given out: the fence runs */
 	unsigned next_visit; /* the fence's: slot and portal to look at next */
 	bool no_reset;       /* the target refused LUN RESET: the fence lets time pass first */
+	unsigned resets_unanswered; /* in a row */
 	uint64_t
 		old_slots_ns; /* when a slot of an earlier run could not be reinstated; 0 = never */
 	bool fence_thread_running;
@@ -229,8 +242,8 @@ void iscsi_session_join(struct iscsi_session *s);
 /* Any thread, the lock may be held. */
 void iscsi_session_wake(struct iscsi_session *s);
 
-/* @ns, cut by up to the half at random. On the session's thread. */
-uint64_t iscsi_session_jitter(struct iscsi_session *s, uint64_t ns);
+/* 64 random bits, for pauses. On the session's thread. */
+uint64_t iscsi_session_random(struct iscsi_session *s);
 /* What is asked of a quiet session. 0, or -errno: the connection must go. On its thread. */
 int iscsi_session_chores(struct iscsi_session *s);
 /* iscsi_serve.c: work until the connection must go or the pool stops. On its thread. */

@@ -3,7 +3,7 @@
  * Requests, what becomes of their commands, and which session gets them.
  *
  * Lanes: a demand read or a flush goes out as soon as any session has a command slot. Write-back
- * and readahead are held to the session's window (iscsi_window.h), warming to half of it, and all
+ * and readahead are held to the session's window (policy/window.h), warming to half of it, and all
  * three leave some command slots alone, so that what is urgent never finds the path or the target's
  * command window full. libiscsi sends in queue order: bytes not given to it cannot be in the way.
  */
@@ -19,9 +19,6 @@
 #define KIB 1024ull
 #define MIB (1024 * KIB)
 
-/* LIO grants 64 commands per session; more would wait in libiscsi, out of reach. */
-#define SLOTS 64
-#define SLOTS_LOWER 52
 #define DEMAND_BYTES (32 * MIB)
 
 void iscsi_ended_init(struct iscsi_ended *ended)
@@ -49,11 +46,6 @@ bool iscsi_any_up(const struct iscsi_pool *pool)
 		if (pool->sessions[i].state == ISCSI_UP)
 			return true;
 	return false;
-}
-
-static bool is_write(enum iscsi_kind kind)
-{
-	return kind == ISCSI_WRITE || kind == ISCSI_ZEROES || kind == ISCSI_SAME;
 }
 
 static bool needs_sync(const struct iscsi_io *io)
@@ -139,10 +131,12 @@ void iscsi_uncharge(struct iscsi_cmd *cmd)
 	if (!s)
 		return;
 	s->cmds--;
-	if (cmd->kind == ISCSI_READ)
+	if (cmd->kind == ISCSI_READ) {
+		s->read_cmds--;
 		s->read_bytes -= cmd->cost;
-	else
+	} else {
 		s->write_bytes -= cmd->cost;
+	}
 	cmd->session = NULL;
 }
 
@@ -150,10 +144,12 @@ static void charge(struct iscsi_session *s, struct iscsi_cmd *cmd)
 {
 	cmd->session = s;
 	s->cmds++;
-	if (cmd->kind == ISCSI_READ)
+	if (cmd->kind == ISCSI_READ) {
+		s->read_cmds++;
 		s->read_bytes += cmd->cost;
-	else
+	} else {
 		s->write_bytes += cmd->cost;
+	}
 }
 
 void iscsi_cmd_end(struct iscsi_pool *pool, struct iscsi_cmd *cmd, int result,
@@ -291,13 +287,16 @@ void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_
 static bool has_room(const struct iscsi_session *s, enum blk_lane lane, bool write, uint64_t bytes)
 {
 	uint64_t used = write ? s->write_bytes : s->read_bytes;
-	uint64_t limit = iscsi_window_limit(write ? &s->writes : &s->reads);
+	uint64_t limit = window_limit(write ? &s->writes : &s->reads);
 
 	if (s->state != ISCSI_UP || s->chores)
 		return false;
+	if (s->cmds >= ISCSI_SLOTS || (!write && s->read_cmds >= ISCSI_SLOTS_DEMAND))
+		return false;
 	if (lane <= BLK_LANE_FLUSH)
-		return s->cmds < SLOTS && used < DEMAND_BYTES;
-	if (s->cmds >= SLOTS_LOWER)
+		return used < DEMAND_BYTES;
+	if (s->cmds >= ISCSI_SLOTS_LOWER &&
+	    (!write || s->cmds - s->read_cmds >= ISCSI_SLOTS - ISCSI_SLOTS_DEMAND - 1))
 		return false;
 	if (lane == BLK_LANE_WARM)
 		limit /= 2;
@@ -354,7 +353,7 @@ static bool give_again(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi
 
 	if (!cmd || blocked(pool, cmd->io))
 		return false;
-	s = choose(pool, lane, is_write(cmd->kind), cmd->cost);
+	s = choose(pool, lane, cmd->kind != ISCSI_READ, cmd->cost);
 	if (!s)
 		return false;
 	list_del(&cmd->link);
@@ -376,7 +375,7 @@ static bool give_new(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_s
 		list_del(&io->link);
 		return true;
 	}
-	s = choose(pool, lane, is_write(iscsi_io_kind(io)), iscsi_io_next_bytes(pool, io));
+	s = choose(pool, lane, iscsi_io_kind(io) != ISCSI_READ, iscsi_io_next_bytes(pool, io));
 	if (!s)
 		return false;
 	cmd = iscsi_cut(pool, s, io);
@@ -419,7 +418,7 @@ void iscsi_check(const struct iscsi_pool *pool)
 			assert(list_entry(n, struct iscsi_cmd, link)->session == s);
 			queued++;
 		}
-		assert(queued <= s->cmds);
+		assert(queued <= s->cmds && s->read_cmds <= s->cmds);
 		assert(s->state == ISCSI_UP || s->cmds == 0);
 		assert(s->cmds || (!s->read_bytes && !s->write_bytes));
 	}

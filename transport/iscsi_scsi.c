@@ -36,6 +36,7 @@ bool iscsi_scsi_sense(const uint8_t *data, size_t length, struct iscsi_sense *re
 	case 0x71:
 		if (length < 3)
 			return false;
+		ret->deferred = (data[0] & 0x7f) == 0x71;
 		ret->key = data[2] & 0x0f;
 		/* Old devices stop before the additional sense code. */
 		ret->code = length >= 14 ? be16(data + 12) : 0;
@@ -44,6 +45,7 @@ bool iscsi_scsi_sense(const uint8_t *data, size_t length, struct iscsi_sense *re
 	case 0x73:
 		if (length < 4)
 			return false;
+		ret->deferred = (data[0] & 0x7f) == 0x73;
 		ret->key = data[1] & 0x0f;
 		ret->code = be16(data + 2);
 		return true;
@@ -124,6 +126,19 @@ static struct iscsi_verdict judge_sense(const struct iscsi_sense *sense)
 	}
 }
 
+static struct iscsi_verdict judge_check_condition(const struct iscsi_sense *sense)
+{
+	struct iscsi_verdict v;
+
+	if (sense->deferred)
+		return verdict(ISCSI_POWER_ON, 0, "an earlier command failed after its answer");
+	/* Without readable sense data it tells nothing: not a success. */
+	v = sense->key || sense->code ? judge_sense(sense)
+				      : verdict(ISCSI_RETRY_LIMITED, -EIO, "no sense data");
+	v.begun = sense->key != 0x6;
+	return v;
+}
+
 struct iscsi_verdict iscsi_scsi_judge(unsigned status, const struct iscsi_sense *sense)
 {
 	switch (status) {
@@ -131,10 +146,7 @@ struct iscsi_verdict iscsi_scsi_judge(unsigned status, const struct iscsi_sense 
 	case 0x04: /* CONDITION MET */
 		return verdict(ISCSI_DONE, 0, "good");
 	case 0x02:
-		/* CHECK CONDITION without readable sense data tells nothing: not a success. */
-		if (!sense->key && !sense->code)
-			return verdict(ISCSI_RETRY_LIMITED, -EIO, "no sense data");
-		return judge_sense(sense);
+		return judge_check_condition(sense);
 	case 0x08:
 		return verdict(ISCSI_RETRY_LATER, 0, "busy");
 	case 0x18:
@@ -144,7 +156,8 @@ struct iscsi_verdict iscsi_scsi_judge(unsigned status, const struct iscsi_sense 
 	case 0x30:
 		return verdict(ISCSI_RETRY_LIMITED, -EIO, "ACA active");
 	case 0x40:
-		return verdict(ISCSI_RETRY, 0, "task aborted by another initiator");
+		return (struct iscsi_verdict){ ISCSI_RETRY, 0, true,
+					       "task aborted by another initiator" };
 	default:
 		return verdict(ISCSI_FAIL, -EIO, "unknown status");
 	}

@@ -14,6 +14,8 @@
 struct iscsi_sense {
 	uint8_t key;   /* SPC-4 table 55; 0 = no sense */
 	uint16_t code; /* ASC << 8 | ASCQ */
+	bool deferred; /* of an earlier command; the one that got it was not performed (SPC-4 4.5.6)
+			*/
 };
 
 enum iscsi_action {
@@ -21,7 +23,7 @@ enum iscsi_action {
 	ISCSI_RETRY,         /* send again at once */
 	ISCSI_RETRY_LATER,   /* send again after a growing pause, without end */
 	ISCSI_RETRY_LIMITED, /* the same, but after some tries fail with the verdict's error */
-	ISCSI_POWER_ON,      /* 29h: volatile data may be gone; then as RETRY */
+	ISCSI_POWER_ON,      /* volatile data may be gone (29h, deferred error); then as RETRY */
 	ISCSI_READ_CAPACITY, /* 2Ah/09h: read the capacity again; then as RETRY */
 	ISCSI_IDENTIFY,      /* 3Fh/0Eh and like: find out who this is; then as RETRY */
 	ISCSI_RECONNECT,     /* the LUN is not there (any more): log in again */
@@ -32,6 +34,7 @@ enum iscsi_action {
 struct iscsi_verdict {
 	enum iscsi_action action;
 	int error;        /* -errno for FAIL, RETRY_LIMITED and UNSUPPORTED; else 0 */
+	bool begun;       /* it may have been tried, and failed; false: not even looked at */
 	const char *what; /* for the log; static */
 };
 

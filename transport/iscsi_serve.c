@@ -26,7 +26,8 @@
 #define NOP_NS (5 * NSEC_PER_SEC)
 #define NOPS_DEAD 3
 #define LOOK_NS NSEC_PER_SEC
-/* Reads and writes; what may have to empty or clear a large cache gets longer. */
+/* Reads and writes, while nothing is answered; what may have to empty or clear a large cache, or
+ * waits behind much data on a thin line, gets longer. */
 #define COMMAND_NS (60 * NSEC_PER_SEC)
 #define LONG_COMMAND_NS (300 * NSEC_PER_SEC)
 #define RETRY_MIN_NS (8 * NSEC_PER_MSEC)
@@ -37,11 +38,12 @@ static_assert(sizeof(struct iovec) == sizeof(struct scsi_iovec) &&
 		      offsetof(struct iovec, iov_len) == offsetof(struct scsi_iovec, iov_len),
 	      "libiscsi's vectors are those of POSIX");
 
+/* Before a command that failed @tries times goes out again. */
 static uint64_t retry_pause(struct iscsi_session *s, unsigned tries)
 {
-	uint64_t ns = RETRY_MIN_NS << MIN(tries, 12u);
+	struct backoff b = { .min_ns = RETRY_MIN_NS, .max_ns = RETRY_MAX_NS, .tries = tries };
 
-	return iscsi_session_jitter(s, MIN(ns, RETRY_MAX_NS));
+	return backoff_next_ns(&b, iscsi_session_random(s));
 }
 
 static const char *kind_name(enum iscsi_kind kind)
@@ -50,6 +52,16 @@ static const char *kind_name(enum iscsi_kind kind)
 					     "SYNCHRONIZE CACHE" };
 
 	return names[kind];
+}
+
+/*
+ * With the lock. A target whose backing store cannot take what was written says so once: it has
+ * dropped those pages, and the next SYNCHRONIZE CACHE finds nothing left to fail with. So what was
+ * answered before one that may have been tried counts as lost.
+ */
+static void sync_failed(struct iscsi_pool *pool)
+{
+	atomic_fetch_add(&pool->generation, 1);
 }
 
 /* With the lock. The command will never work here; what does its work instead? */
@@ -73,6 +85,7 @@ static void without_it(struct iscsi_session *s, struct iscsi_cmd *cmd)
 	/* Perhaps another one was refused before, while this one was under way. */
 	if (cmd->sync16) {
 		pool->sync16_works = false;
+		sync_failed(pool);
 		iscsi_cmd_again(pool, cmd, 0);
 		return;
 	}
@@ -87,7 +100,8 @@ static void answered_well(struct iscsi_session *s, struct iscsi_cmd *cmd, uint64
 	bool read = cmd->kind == ISCSI_READ;
 
 	if (read || cmd->kind == ISCSI_WRITE || cmd->kind == ISCSI_ZEROES) {
-		iscsi_window_answered(read ? &s->reads : &s->writes, &cmd->stamp, cmd->cost, now);
+		s->answered_ns = now;
+		window_answered(read ? &s->reads : &s->writes, &cmd->stamp, cmd->cost, now);
 		atomic_fetch_add(read ? &pool->read_bytes : &pool->write_bytes, cmd->length);
 	}
 	iscsi_uncharge(cmd);
@@ -100,6 +114,8 @@ static void retry(struct iscsi_session *s, struct iscsi_cmd *cmd, const struct i
 	struct iscsi_pool *pool = s->pool;
 
 	cmd->tries++;
+	if (cmd->kind == ISCSI_SYNC && v->begun)
+		sync_failed(pool);
 	switch (v->action) {
 	case ISCSI_POWER_ON:
 		/* Before anyone can see this command's success. */
@@ -143,8 +159,7 @@ static void conclude(struct iscsi_session *s, struct iscsi_cmd *cmd, struct iscs
 		answered_well(s, cmd, now);
 	} else {
 		if (kind <= ISCSI_ZEROES)
-			iscsi_window_dropped(kind == ISCSI_READ ? &s->reads : &s->writes,
-					     cmd->cost);
+			window_dropped(kind == ISCSI_READ ? &s->reads : &s->writes, cmd->cost);
 		iscsi_uncharge(cmd);
 		if (cmd->io->cancelled)
 			iscsi_cmd_end(pool, cmd, -EINTR, &s->ended);
@@ -185,7 +200,7 @@ static void on_command(struct iscsi_context *ctx, int status, void *data, void *
 	v = iscsi_scsi_judge((unsigned)status, &sense);
 	if (v.action == ISCSI_DONE && cmd->kind <= ISCSI_ZEROES &&
 	    cmd->task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL)
-		v = (struct iscsi_verdict){ ISCSI_FAIL, -EIO,
+		v = (struct iscsi_verdict){ ISCSI_FAIL, -EIO, true,
 					    "the target moved another number of bytes" };
 	if (v.action != ISCSI_DONE && cmd->kind != ISCSI_READ &&
 	    (iscsi_which_events(ctx) & POLLOUT)) {
@@ -327,7 +342,8 @@ static void look_at_commands(struct iscsi_session *s, uint64_t now)
 
 	list_for_each(n, &s->sent) {
 		const struct iscsi_cmd *cmd = list_entry(n, struct iscsi_cmd, link);
-		bool slow = cmd->kind == ISCSI_SYNC || cmd->kind == ISCSI_SAME;
+		bool slow = cmd->kind == ISCSI_SYNC || cmd->kind == ISCSI_SAME ||
+			    now - s->answered_ns < COMMAND_NS;
 
 		if (now - cmd->sent_ns > (slow ? LONG_COMMAND_NS : COMMAND_NS)) {
 			give_up(s, "a command was not answered in time");
@@ -387,6 +403,7 @@ void iscsi_session_serve(struct iscsi_session *s)
 	s->heard_ns = s->look_ns = clock_monotonic_ns();
 	s->nop_due_ns = s->heard_ns + NOP_NS;
 	s->heard_bytes = 0;
+	s->answered_ns = 0;
 	while (!s->conn.broken && !atomic_load(&pool->stop)) {
 		uint64_t now = clock_monotonic_ns(), next;
 		struct list_node batch, *n;
@@ -403,8 +420,8 @@ void iscsi_session_serve(struct iscsi_session *s)
 
 			cmd->sent_ns = now;
 			if (cmd->kind <= ISCSI_ZEROES)
-				iscsi_window_sent(cmd->kind == ISCSI_READ ? &s->reads : &s->writes,
-						  cmd->cost, now, &cmd->stamp);
+				window_sent(cmd->kind == ISCSI_READ ? &s->reads : &s->writes,
+					    cmd->cost, now, &cmd->stamp);
 		}
 		sync16 = pool->sync16_works;
 		unmap = pool->lun.discard;

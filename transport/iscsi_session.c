@@ -29,6 +29,9 @@
 #define ATTEMPT_NS (15 * NSEC_PER_SEC)
 #define BACKOFF_MIN_NS (100 * NSEC_PER_MSEC)
 #define BACKOFF_MAX_NS (4 * NSEC_PER_SEC)
+/* A path that lets logins through and no data (an MTU that does not fit) would take its share of
+ * each epoch, and each time with it the epoch, if it came back as quickly. */
+#define BARREN_MAX_NS (120 * NSEC_PER_SEC)
 #define LOGOUT_NS (300 * NSEC_PER_MSEC)
 #define CHORE_NS (60 * NSEC_PER_SEC)
 /* A session that fell sooner says nothing for the next one. */
@@ -38,18 +41,13 @@
 /* An outage may last for days: the log repeats its reason this rarely. */
 #define SAY_AGAIN_NS (600 * NSEC_PER_SEC)
 
-static uint64_t random_next(struct iscsi_session *s)
+uint64_t iscsi_session_random(struct iscsi_session *s)
 {
-	/* xorshift64*: for pauses only */
+	/* xorshift64* */
 	s->random ^= s->random >> 12;
 	s->random ^= s->random << 25;
 	s->random ^= s->random >> 27;
 	return s->random * 2685821657736338717ull;
-}
-
-uint64_t iscsi_session_jitter(struct iscsi_session *s, uint64_t ns)
-{
-	return ns / 2 + random_next(s) % (ns / 2 + 1);
 }
 
 void iscsi_session_wake(struct iscsi_session *s)
@@ -158,6 +156,11 @@ static int establish(struct iscsi_session *s, struct err *err)
 	if (r == 0)
 		r = adopt(pool, &lun, err);
 	if (r == 0) {
+		/*
+		 * The login's own commands have taken the UNIT ATTENTION that would have told of a
+		 * restart of the target, while another session may not have noticed its loss yet.
+		 */
+		atomic_fetch_add(&pool->generation, 1);
 		s->state = ISCSI_UP;
 		s->ups++;
 		s->chores = 0;
@@ -167,8 +170,8 @@ static int establish(struct iscsi_session *s, struct err *err)
 		/* Whatever the target answered: a command is whole sectors. */
 		s->max_burst_bytes = MAX(round_down(s->conn.negotiated.max_burst, lun.sector_bytes),
 					 lun.sector_bytes);
-		iscsi_window_init(&s->reads);
-		iscsi_window_init(&s->writes);
+		window_init(&s->reads);
+		window_init(&s->writes);
 		iscsi_fence_login(pool, s, s->conn.negotiated.portal_group);
 		pthread_cond_broadcast(&pool->changed);
 	} else {
@@ -244,11 +247,11 @@ static bool report_start(struct iscsi_session *s, int result, const struct err *
 	return true;
 }
 
-/* Pause until the time is over, somebody kicks, or the pool stops. */
-static void pause_session(struct iscsi_session *s, uint64_t ns)
+/* Pause as @b says, until somebody kicks, or the pool stops. */
+static void pause_session(struct iscsi_session *s, struct backoff *b)
 {
 	struct iscsi_pool *pool = s->pool;
-	uint64_t until = clock_monotonic_ns() + ns;
+	uint64_t until = clock_monotonic_ns() + backoff_next_ns(b, iscsi_session_random(s));
 
 	while (!atomic_load(&pool->stop)) {
 		struct pollfd p = { .fd = s->wake_fd, .events = POLLIN };
@@ -267,13 +270,16 @@ static void pause_session(struct iscsi_session *s, uint64_t ns)
 	}
 }
 
-/* The connection is gone: everything of it goes back. */
-static void give_back(struct iscsi_session *s)
+/*
+ * The connection is gone: everything of it goes back. True if it was given work and did none, while
+ * others are there to do it.
+ */
+static bool give_back(struct iscsi_session *s)
 {
 	struct iscsi_pool *pool = s->pool;
 	struct iscsi_ended ended;
 	struct list_node *n, all;
-	bool writes = false;
+	bool writes = false, barren = false;
 
 	/* From here on nobody but us has the tasks, and nobody looks at the buffers. */
 	iscsi_conn_drop(&s->conn);
@@ -286,6 +292,7 @@ static void give_back(struct iscsi_session *s)
 		if (!cmd->task)
 			continue;
 		writes |= cmd->kind != ISCSI_READ && cmd->kind != ISCSI_SYNC;
+		barren |= cmd->kind <= ISCSI_ZEROES && !s->answered_ns;
 		scsi_free_scsi_task(cmd->task);
 		cmd->task = NULL;
 	}
@@ -305,6 +312,7 @@ static void give_back(struct iscsi_session *s)
 	}
 	s->reset_result = s->chores & ISCSI_CHORE_RESET ? -ECONNRESET : s->reset_result;
 	s->chores = 0;
+	barren &= iscsi_any_up(pool);
 	if (!iscsi_any_up(pool))
 		iscsi_fail_queued(pool, -ECANCELED, true, &ended);
 	iscsi_dispatch(pool, NULL, &ended);
@@ -312,6 +320,7 @@ static void give_back(struct iscsi_session *s)
 	pthread_mutex_unlock(&pool->lock);
 	iscsi_ended_complete(&ended);
 	iscsi_ended_complete(&s->ended);
+	return barren;
 }
 
 int iscsi_session_chores(struct iscsi_session *s)
@@ -345,6 +354,8 @@ int iscsi_session_chores(struct iscsi_session *s)
 	 */
 	atomic_fetch_add(&pool->generation, 1);
 	pthread_mutex_lock(&pool->lock);
+	if (chores & ISCSI_CHORE_RESET)
+		pool->resets_unanswered = reset == -ETIMEDOUT ? pool->resets_unanswered + 1 : 0;
 	if (r == 0 && (chores & ISCSI_CHORE_PROBE)) {
 		r = adopt(pool, &lun, &err);
 		if (r < 0)
@@ -385,6 +396,7 @@ static void *session_main(void *arg)
 	snprintf(name, sizeof(name), "nb-iscsi-%u", s->slot);
 	pthread_setname_np(pthread_self(), name);
 	while (!atomic_load(&pool->stop)) {
+		struct backoff *pause = &s->backoff;
 		struct err err = { .text = "" };
 		int r = establish_anywhere(s, &err);
 		uint64_t up_ns;
@@ -401,18 +413,17 @@ static void *session_main(void *arg)
 			else if (s->conn.broken)
 				log_warning("session %u at %s was lost: %s", s->slot,
 					    s->conn.address, s->conn.reason);
-			give_back(s);
+			if (give_back(s))
+				pause = &s->barren;
+			else if (s->answered_ns)
+				backoff_reset(&s->barren);
 			/* The first new attempt comes soon, but not from all at one instant. */
 			if (clock_monotonic_ns() - up_ns >= LIVED_NS)
-				s->backoff_ns = BACKOFF_MIN_NS;
-			pause_session(s, iscsi_session_jitter(s, s->backoff_ns));
-			s->backoff_ns = MIN(s->backoff_ns * 2, BACKOFF_MAX_NS);
-			continue;
-		}
-		if (r != -ECANCELED && !heard)
+				backoff_reset(&s->backoff);
+		} else if (r != -ECANCELED && !heard) {
 			say_failure(s, err.text);
-		pause_session(s, iscsi_session_jitter(s, s->backoff_ns));
-		s->backoff_ns = MIN(s->backoff_ns * 2, BACKOFF_MAX_NS);
+		}
+		pause_session(s, pause);
 	}
 	return NULL;
 }
@@ -423,7 +434,8 @@ int iscsi_session_init(struct iscsi_session *s, struct iscsi_pool *pool, unsigne
 	s->slot = slot;
 	s->portal = slot % pool->conf.url.portals;
 	s->portal_group = ISCSI_GROUP_UNKNOWN;
-	s->backoff_ns = BACKOFF_MIN_NS;
+	s->backoff = (struct backoff){ .min_ns = BACKOFF_MIN_NS, .max_ns = BACKOFF_MAX_NS };
+	s->barren = (struct backoff){ .min_ns = BACKOFF_MAX_NS, .max_ns = BARREN_MAX_NS };
 	list_init(&s->inbox);
 	list_init(&s->sent);
 	list_init(&s->lingering);

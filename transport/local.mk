@@ -17,7 +17,6 @@ libnearblk_a_SOURCES += \
 	transport/iscsi_scsi.c transport/iscsi_scsi.h \
 	transport/iscsi_serve.c \
 	transport/iscsi_session.c \
-	transport/iscsi_window.c transport/iscsi_window.h \
 	transport/lanes.h \
 	transport/leaf.c transport/leaf.h \
 	transport/mem.c transport/mem.h \

@@ -82,6 +82,13 @@ assert_eq "$(key dirty_blocks)" 0 "dirty blocks after umount"
 cmp "$FAR" "$REF" || fail "umount left something behind"
 nb check --cache-dir "$T/cache" >/dev/null || fail "check finds damage where there is none"
 
+# What is left of the log then is older than the target.
+python3 "$HERE/spoil.py" "$T/cache" newest "$SEED"
+agree "stopped clean, and the newest segment of the log lost"
+begin
+cmp "$MNT/disk.img" "$REF" || fail "an old version shows after the newest segment was lost"
+umount_nb "$MNT"
+
 # lost_here: which blocks cannot be read through the mount; all others must be right.
 lost_here() {
 	python3 - "$MNT/disk.img" "$REF" <<'END'
@@ -104,7 +111,7 @@ END
 }
 
 # Damage: the daemon names the same blocks and reads all others right.
-for what in segment payload header; do
+for what in segment open payload header; do
 	begin "${NOTHING_SENT[@]}"
 	scribble 30
 	if [ $what = segment ]; then
@@ -115,8 +122,9 @@ for what in segment payload header; do
 	python3 "$HERE/spoil.py" "$T/cache" $what "$SEED"
 	python3 "$HERE/reader.py" "$T/cache" >"$T/read.json"
 	theirs=$(key lost_blocks | tr -d ' \n')
-	if [ $what = segment ]; then
-		assert_eq "$theirs" "[]" "blocks lost with a damaged $what" # the footer has it all
+	if [ $what = segment ] || [ $what = open ]; then
+		# The footer, or the first batch, says what the header did.
+		assert_eq "$theirs" "[]" "blocks lost with a damaged $what"
 	else
 		[ "$theirs" != "[]" ] || fail "the reader does not see a damaged $what"
 		assert_fails 3 "damaged" nb check --cache-dir "$T/cache"

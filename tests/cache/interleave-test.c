@@ -382,6 +382,80 @@ START_TEST(test_cancel_throttled)
 }
 END_TEST
 
+/* ---- growth ---- */
+
+#define OLD_SIZE (OLD_TAIL + 512)
+#define OLD_TAIL (1u << 20)
+
+static void resize(struct rig *rig, uint64_t size)
+{
+	rig->size = size;
+	simfar_show_size(rig->far, size);
+}
+
+static uint64_t shown_size(struct rig *rig)
+{
+	struct blk_info info;
+
+	blk_info(rig->cache, &info);
+	return info.size_bytes;
+}
+
+/* The block in which the volume ended shows what the far side has behind the old end. */
+START_TEST(test_growth)
+{
+	struct rig *rig = rig_create((uint64_t)_i + 1, SIZE);
+
+	rig_will_be_killed(rig);
+	resize(rig, OLD_SIZE);
+	reopen(rig);
+	rig_do(rig, BLK_READ, 0, RIG_MAX_BYTES, 0);
+	rig_do(rig, _i % 2 ? BLK_ZERO : BLK_WRITE, OLD_TAIL - RIG_BLK, RIG_BLK + 512, 0);
+	drain(rig);
+	rig_do(rig, BLK_READ, OLD_TAIL, 512, 0);
+	rig_stop(rig);
+	resize(rig, SIZE);
+	reopen(rig);
+	ck_assert_uint_eq(shown_size(rig), SIZE);
+	rig_read_all(rig, false);
+	/* What was forgotten does not come back, with the index or without. */
+	rig_do(rig, BLK_WRITE, 5 * RIG_BLK, RIG_BLK, 0);
+	rig_kill(rig);
+	if (_i % 3 == 0)
+		simindex_lose(rig->index);
+	reopen(rig);
+	ck_assert_uint_eq(shown_size(rig), SIZE);
+	rig_read_all(rig, false);
+	end(rig);
+}
+END_TEST
+
+/* With the block unsent, the old size stands until it is sent. */
+START_TEST(test_growth_waits)
+{
+	struct rig *rig = rig_create((uint64_t)_i + 1, SIZE);
+
+	rig_will_be_killed(rig);
+	resize(rig, OLD_SIZE);
+	reopen(rig);
+	rig_do(rig, BLK_WRITE, OLD_TAIL, 512, 0);
+	if (_i % 2)
+		rig_do(rig, BLK_FLUSH, 0, 0, 0);
+	rig_kill(rig);
+	simfar_show_size(rig->far, SIZE);
+	reopen(rig);
+	ck_assert_uint_eq(shown_size(rig), OLD_SIZE);
+	rig_read_all(rig, false);
+	drain(rig);
+	rig_stop(rig);
+	rig->size = SIZE;
+	reopen(rig);
+	ck_assert_uint_eq(shown_size(rig), SIZE);
+	rig_read_all(rig, false);
+	end(rig);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("interleave");
@@ -400,6 +474,8 @@ int main(void)
 	tcase_add_loop_test(tc, test_stop_in_the_middle, 0, 2 * SEEDS);
 	tcase_add_loop_test(tc, test_cancel_read, 0, 5);
 	tcase_add_loop_test(tc, test_cancel_throttled, 0, 5);
+	tcase_add_loop_test(tc, test_growth, 0, SEEDS);
+	tcase_add_loop_test(tc, test_growth_waits, 0, SEEDS);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }

@@ -14,6 +14,9 @@
 #include "tests/cache/model.h"
 #include "tests/lib/run.h"
 
+static const char *const cut_names[MODEL_CUTS] = { "kill", "power cut", "link cut",
+						   "target's power cut" };
+
 static uint64_t env_u64(const char *name, uint64_t fallback)
 {
 	const char *text = getenv(name);
@@ -41,7 +44,9 @@ static void scenario(const char *name, const struct model_config *base, unsigned
 		sum.power_cuts += r.power_cuts;
 		sum.restarts += r.restarts;
 		sum.link_cuts += r.link_cuts;
+		sum.zeroes += r.zeroes;
 	}
+	ck_assert(base->cut_once_in || sum.zeroes);
 	printf("%s: seeds 1..%u: %u reads, %u changes, %u flushes, %u kills, %u power cuts, %u "
 	       "restarts, "
 	       "%u link cuts\n",
@@ -98,6 +103,29 @@ START_TEST(test_small_cache)
 }
 END_TEST
 
+/* A short life, ended once behind each of its steps, in each way there is. */
+START_TEST(test_each_step)
+{
+	struct model_config conf = { .size_bytes = (256u << 10) + 512,
+				     .limit_bytes = 32u << 20,
+				     .steps = 24,
+				     .no_readahead = true,
+				     .discard = true };
+	uint64_t seed = env_u64("MODEL_SEED", 0), runs = 0;
+	uint64_t last = seed ? seed : MIN(env_u64("MODEL_RUNS", 2), (uint64_t)2);
+
+	for (conf.seed = seed ? seed : 1; conf.seed <= last; conf.seed++) {
+		uint64_t steps;
+
+		conf.cut_at = 0;
+		steps = model_run(&conf).steps;
+		for (conf.cut = _i, conf.cut_at = 1; conf.cut_at <= steps; conf.cut_at++, runs++)
+			model_run(&conf);
+	}
+	printf("%s behind each step: %" PRIu64 " runs\n", cut_names[_i], runs);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("model");
@@ -110,6 +138,7 @@ int main(void)
 	tcase_add_test(tc, test_crashes);
 	tcase_add_test(tc, test_faults);
 	tcase_add_test(tc, test_small_cache);
+	tcase_add_loop_test(tc, test_each_step, 0, MODEL_CUTS);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }

@@ -60,7 +60,10 @@ struct model {
 	struct model_result result;
 	struct cache_drain drain;
 	bool drain_done;
+	unsigned lives; /* crashes so far */
 };
+
+static void crash(struct model *m, bool power);
 
 static void pattern_fill(uint8_t *buf, uint64_t offset, uint64_t length, unsigned generation)
 {
@@ -187,10 +190,30 @@ static void op_done(struct blk_req *req, void *ctx, int result)
 	}
 }
 
-static bool all_done(void *ctx)
+/* One step of the schedule, and the cut if its time has come. False: nothing can run now. */
+static bool step(struct model *m)
 {
-	struct model *m = ctx;
+	if (!sim_step(m->sim))
+		return false;
+	if (++m->result.steps != m->conf->cut_at)
+		return true;
+	if (m->conf->cut == MODEL_KILL || m->conf->cut == MODEL_POWER) {
+		crash(m, m->conf->cut == MODEL_POWER);
+	} else if (!simfar_is_down(m->far)) {
+		simfar_cut(m->far, m->conf->cut == MODEL_TARGET);
+		simfar_restore(m->far);
+	}
+	return true;
+}
 
+static void run_on(struct model *m, const char *what)
+{
+	if (!step(m) && !sim_advance(m->sim))
+		sim_die(m->sim, "%s, and nothing is left to run", what);
+}
+
+static bool all_done(const struct model *m)
+{
 	for (unsigned i = 0; i < MODEL_OPS; i++)
 		if (m->op[i] && m->op[i]->busy)
 			return false;
@@ -201,8 +224,8 @@ static void settle(struct model *m)
 {
 	if (simfar_is_down(m->far))
 		simfar_restore(m->far);
-	if (!sim_run_until(m->sim, all_done, m))
-		sim_die(m->sim, "requests do not end");
+	while (!all_done(m))
+		run_on(m, "requests do not end");
 }
 
 static bool overlaps_busy(const struct model *m, uint64_t offset, uint64_t length, bool change)
@@ -317,6 +340,21 @@ static bool in_doubt(const struct model *m, uint64_t byte)
 	return overlaps_busy(m, byte, 1, false);
 }
 
+/* Where the cache says zeroes, zeroes are. */
+static void check_known_zero(struct model *m)
+{
+	uint64_t at, length;
+
+	pick_range(m, &at, &length);
+	if (!length || !blk_known_zero(m->cache, at, length, &length))
+		return;
+	for (uint64_t end = at + length; at < end; at++)
+		if (m->now[at] && !in_doubt(m, at))
+			sim_die(m->sim, "byte %" PRIu64 " is said to be zero and is %02x", at,
+				m->now[at]);
+	m->result.zeroes++;
+}
+
 struct sync_read {
 	struct blk_req req;
 	struct iovec iov;
@@ -427,6 +465,7 @@ static void crash(struct model *m, bool power)
 		free(m->change[i].bytes);
 	m->first_change = m->nchanges;
 	free(all);
+	m->lives++;
 }
 
 static void stop_cache(struct model *m)
@@ -459,16 +498,11 @@ static void drained(struct cache_drain *d, int result)
 	m->drain_done = true;
 }
 
-static bool drain_ended(void *ctx)
-{
-	return ((struct model *)ctx)->drain_done;
-}
-
 static void drain(struct model *m)
 {
-	const struct simimage *image;
 	cleanup_free uint8_t *far = NULL;
 	struct cache_status st;
+	unsigned life;
 
 	settle(m);
 	simfar_fail(m->far, 0, 0, 0, false);
@@ -476,16 +510,17 @@ static void drain(struct model *m)
 		simfar_restore(m->far);
 	m->drain_done = false;
 	m->drain.done = drained;
-	cache_drain(m->cache, &m->drain);
-	if (!sim_run_until(m->sim, drain_ended, m))
-		sim_die(m->sim, "the drain does not end");
+	do {
+		life = m->lives;
+		cache_drain(m->cache, &m->drain);
+		while (!m->drain_done && m->lives == life)
+			run_on(m, "the drain does not end");
+	} while (!m->drain_done);
 	cache_status(m->cache, &st);
 	if (st.dirty_bytes)
 		sim_die(m->sim, "drained and still %" PRIu64 " bytes dirty", st.dirty_bytes);
 	/* What the far side holds whatever happens to it now. */
 	far = simfar_cut_copy(m->far);
-	image = simfar_image(m->far);
-	(void)image;
 	for (uint64_t i = 0; i < m->conf->size_bytes; i++)
 		if (far[i] != m->now[i])
 			sim_die(m->sim, "far byte %" PRIu64 " is %02x, not %02x", i, far[i],
@@ -530,9 +565,10 @@ static void act(struct model *m)
 		drain(m);
 	if (sim_once_in(m->sim, 300) && cache_drop(m->cache) < 0)
 		sim_die(m->sim, "drop");
+	check_known_zero(m);
 	submit_op(m);
 	for (uint64_t k = sim_below(m->sim, 20); k > 0; k--)
-		if (!sim_step(m->sim)) {
+		if (!step(m)) {
 			if (sim_once_in(m->sim, 8))
 				sim_advance(m->sim);
 			break;

@@ -15,6 +15,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum model_cut {
+	MODEL_KILL,   /* kill -9 of the process */
+	MODEL_POWER,  /* power cut of its machine */
+	MODEL_LINK,   /* the session is lost, and back at once */
+	MODEL_TARGET, /* likewise, and the target forgot what was volatile */
+	MODEL_CUTS
+};
+
 struct model_config {
 	uint64_t seed;
 	uint64_t size_bytes;    /* of the volume */
@@ -25,12 +33,16 @@ struct model_config {
 	unsigned fault_once_in; /* one action in so many sets a passing fault of the far device; 0:
 				   none */
 	unsigned cut_once_in;   /* one in so many cuts the link, or restores it; 0: none */
+	uint64_t cut_at;        /* behind this step of the schedule, from 1, comes @cut; 0: none */
+	enum model_cut cut;
 	bool discard;
 	bool no_readahead;
 };
 
 struct model_result {
 	unsigned reads, writes, flushes, kills, power_cuts, restarts, link_cuts;
+	uint64_t zeroes;  /* ranges said to be zero, and found so */
+	uint64_t steps;   /* of the schedule, those in which the cache was opened not counted */
 	uint64_t evicted; /* far reads: how often data came back that had been here */
 };
 

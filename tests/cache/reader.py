@@ -91,7 +91,8 @@ class Identity:
         writer, url, volume, host = (t.split(b"\0")[0].decode() for t in texts)
         return {
             "generation": generation, "uuid": uuid, "size_bytes": size, "limit_bytes": limit,
-            "segment_bytes": segment, "clean": bool(raw[120]), "url": url, "volume": volume,
+            "segment_bytes": segment, "clean": bool(raw[120]),
+            "last_seq": struct.unpack_from("<Q", raw, 128)[0], "url": url, "volume": volume,
             "host": host, "writer": writer,
         }
 
@@ -153,11 +154,21 @@ class Segment:
                 uuid == self.identity.uuid and self.kind in (LOG, CLEAN))
 
     def header_lost(self):
+        mine = (self.identity.uuid, self.number)
+        said = []
         raw = self.slot(self.identity.slots - 1)
-        if not slot_good(raw, b"NBTRAIL1"):
-            return False
-        uuid, number, self.kind, self.incarnation = struct.unpack_from("<16sIIQ", raw, 16)
-        return (uuid, number) == (self.identity.uuid, self.number)
+        if slot_good(raw, b"NBTRAIL1"):
+            uuid, number, kind, incarnation = struct.unpack_from("<16sIIQ", raw, 16)
+            said += [(incarnation, 0, kind)] * ((uuid, number) == mine)
+        raw = self.slot(1)
+        if slot_good(raw, b"NBBATCH1"):
+            uuid, number, _, self.incarnation = struct.unpack_from("<16sIIQ", raw, 16)
+            batch = self.batch(1) if (uuid, number) == mine else None
+            if batch:
+                said += [(self.incarnation, 1, CLEAN if batch[1][0].kind == FILL else LOG)]
+        if said:
+            self.incarnation, _, self.kind = max(said)
+        return bool(said)
 
     def take(self, records, crcs):
         at = 0
@@ -285,8 +296,14 @@ class Cache:
         self.watermark = max([0] + marks + [s.watermark for s in log])
         self.durable = max([0] + [s.durable for s in log])
         self.limit = max(self.watermark, self.durable, boot_word(directory))
+        last_seq = self.identity.last_seq
+        gone = self.identity.clean and self.max_seen < last_seq
         if self.identity.clean:
-            self.watermark = self.limit = max(self.limit, self.max_seen)
+            self.watermark = self.limit = max(self.limit, self.max_seen, last_seq)
+        else:
+            self.limit = max(self.limit, last_seq)
+        for r in self.log:
+            r.void = gone
         self.cuts = [r for r in self.log if r.kind == CUT and r.crcs is not None]
         numbers = [r.seq for r in self.log]
         for cut in self.cuts:

@@ -1,9 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""spoil.py DIR payload|header|segment SEED: damage a cache directory as a rotten disk would: one payload slot of
-a dirty block, or the header of a batch that holds dirty data, has later ones behind it and stands in a
-segment without a footer, or the header of a sealed segment with dirty data. Exit 1 if there is nothing of
-that kind."""
+"""spoil.py DIR WHAT SEED: damage a cache directory as a rotten disk would.
+
+    payload   one payload slot of a dirty block
+    header    the header of a batch that holds dirty data, has later ones behind it and stands in a segment
+              without a footer
+    segment   the header of a segment with dirty data and a footer
+    open      the same without a footer
+    newest    the newest segment of the log is gone
+
+Exit 1 if there is nothing of that kind."""
 import os
 import random
 import sys
@@ -42,11 +48,13 @@ def main():
             sys.exit("no dirty block")
         blk, r = dice.choice(blocks)
         flip(cache, r.segment, r.slot + blk - r.blk)
-    elif sys.argv[2] == "segment":
-        sealed = [s for s in {r.segment for r in cache.dirty.values()} if s.slot(cache.identity.slots - 1)[:8] == b"NBTRAIL1"]
-        if not sealed:
-            sys.exit("no sealed segment")
-        flip(cache, min(sealed, key=lambda s: s.number), 0)
+    elif sys.argv[2] in ("segment", "open"):
+        found = [s for s in {r.segment for r in cache.dirty.values()} if s.footer() == (sys.argv[2] == "segment")]
+        if not found:
+            sys.exit("no such segment")
+        flip(cache, min(found, key=lambda s: s.number), 0)
+    elif sys.argv[2] == "newest":
+        os.unlink(max((r.seq, r.segment.file.name) for r in cache.log)[1])
     else:
         places = list(headers(cache))
         if not places:

@@ -172,6 +172,8 @@ if strace -o /dev/null -e inject=fdatasync:error=EIO true 2>/dev/null; then
 	mount
 	expect 0 "" flush "$dir/mnt"
 	far seven 1 || fail "lost although the host did not restart"
+elif [ "${CI:-}" = true ]; then
+	fail "strace cannot inject errors here: one part was not tested"
 fi
 
 # --- Ctrl-C while it starts

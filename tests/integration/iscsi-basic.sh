@@ -93,13 +93,70 @@ test_all_sessions() {
 	wait_for 5 sessions_are 0
 }
 
+# For wait_for: each session is up, the even ones at the first portal, the odd ones at the second.
+sessions_at() {
+	local i portals=("$@")
+
+	for i in 0 1 2 3; do
+		status_is "$MNT" "sessions.$i.state" up || return 1
+		status_is "$MNT" "sessions.$i.portal" "${portals[i % 2]}" || return 1
+	done
+}
+
+# For wait_for.
+sent_more_than() {
+	[ "$(status_key "$MNT" target_write_bytes)" -gt "$1" ]
+}
+
+# portal_goes ADDRESS PORTAL: no more logins there, and what is connected is closed.
+portal_goes() {
+	local sid tid
+
+	tid=$(tgtd_tid "$IQN")
+	tgt_adm --lld iscsi --op delete --mode portal --param "portal=$2"
+	for sid in $(tgt_adm --lld iscsi --op show --mode conn --tid "$tid" |
+		awk -v address="$1" '/^Session:/ { sid = $2 } $1 == "IP" && $3 == address { print sid }'); do
+		tgt_adm --lld iscsi --op delete --mode conn --tid "$tid" --sid "$sid" --cid 0
+	done
+}
+
+# Both are used; one dies under writes, and its sessions go over to the other one.
+test_two_portals() {
+	local four=$PORTALS six="[::1]:$TGTD_PORT" fio
+	local PORTALS=$four,$six
+
+	begin 1 --no-readahead
+	wait_for 10 sessions_at "$four" "$six"
+	fio --name=r --filename="$IMG" --rw=randread --bs=64k --direct=1 --ioengine=libaio --iodepth=32 \
+		--size=24m --output="$T/fio.log" --thread
+	all_had_work 4 || fail "not all sessions were used: $(ss -tni dport = ":$TGTD_PORT")"
+	fio --name=w --filename="$IMG" --rw=randwrite --bsrange=4k-256k --direct=1 --ioengine=libaio \
+		--iodepth=8 --size=24m --rate=8m --fsync=8 --thread --verify=crc32c --verify_fatal=1 \
+		--verify_state_save=0 --output="$T/fio.log" &
+	fio=$!
+	wait_for 10 sent_more_than 2000000
+	portal_goes ::1 "$six"
+	wait_for 20 sessions_at "$four" "$four"
+	wait "$fio" || fail "fio saw the portal die: $(cat "$T/fio.log")"
+	assert_between 1 "$(status_key "$MNT" sessions.1.reconnects)" 9 "reconnects of a session that moved"
+	assert_eq "$(status_key "$MNT" sessions.0.reconnects)" 0 "reconnects of one that did not"
+	nb flush "$MNT"
+	cmp "$IMG" "$T/plain" || fail "the target has other bytes than were flushed"
+	end
+	tgt_adm --lld iscsi --op new --mode portal --param "portal=$six"
+}
+
 test_two_portals_one_dead() {
-	PORTALS=127.0.0.1:$(free_port),$PORTALS
+	local dead PORTALS=$PORTALS
+
+	dead=$(free_port)
+	PORTALS=127.0.0.1:$dead,$PORTALS
 	both_ways 1 "$T/plain"
 }
 
 test_ipv6() {
-	PORTALS="[::1]:$TGTD_PORT"
+	local PORTALS="[::1]:$TGTD_PORT"
+
 	both_ways 1 "$T/plain"
 }
 
@@ -161,6 +218,7 @@ tgtd_start - '' 127.0.0.1 ::1
 PORTALS=$TGTD_PORTAL
 test_negotiations_and_sizes
 test_all_sessions
+test_two_portals
 test_two_portals_one_dead
 test_ipv6
 test_beyond_2_tib

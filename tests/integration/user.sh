@@ -110,8 +110,12 @@ test_refusals() {
 }
 
 grep -qx user_allow_other /etc/fuse.conf 2>/dev/null && skip "needs an /etc/fuse.conf as it is delivered"
-mknod -m 666 "$T/fuse" c 10 229
-mount --bind "$T/fuse" /dev/fuse
+# Of a file system of its own: where /tmp is mounted nodev the node would not work.
+mkdir "$T/dev"
+mount -t tmpfs none "$T/dev"
+on_exit "umount '$T/dev'"
+mknod -m 666 "$T/dev/fuse" c 10 229
+mount --bind "$T/dev/fuse" /dev/fuse
 chmod 711 "$T"
 mkdir -m 700 "$T/home"
 mkdir -m 700 "$T/home/run" "$T/home/mnt"

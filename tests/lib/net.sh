@@ -20,18 +20,23 @@ make_ns() {
 	in_ns "$1" sysctl -qw net.ipv4.tcp_wmem='4096 16384 67108864'
 }
 
-# use_congestion NAME CONTROL: in a namespace only what the host allows for everybody may be set, so
-# add it there. Prints what is used in the end.
-use_congestion() {
-	local ns=$1 control=$2 allowed
+# allow_congestion CONTROL: in a namespace only what the host allows for everybody may be set; so, if
+# it does not yet, let it do so until this test ends.
+allow_congestion() {
+	local key=net.ipv4.tcp_allowed_congestion_control allowed
 
-	allowed=$(sysctl -n net.ipv4.tcp_allowed_congestion_control)
+	allowed=$(sysctl -n "$key")
 	case " $allowed " in
-	*" $control "*) ;;
-	*) sysctl -qw net.ipv4.tcp_allowed_congestion_control="$allowed $control" || : ;;
+	*" $1 "*) return ;;
 	esac
-	in_ns "$ns" sysctl -qw net.ipv4.tcp_congestion_control="$control" || :
-	in_ns "$ns" sysctl -n net.ipv4.tcp_congestion_control
+	on_exit sysctl -qw "$key=$allowed"
+	sysctl -qw "$key=$allowed $1" || :
+}
+
+# use_congestion NAME CONTROL: prints what the namespace uses in the end.
+use_congestion() {
+	in_ns "$1" sysctl -qw net.ipv4.tcp_congestion_control="$2" || :
+	in_ns "$1" sysctl -n net.ipv4.tcp_congestion_control
 }
 
 # ns_pair: the namespaces $NS_A (initiator: nearblk runs there from now on) and $NS_B (target), with
@@ -46,6 +51,7 @@ ns_pair() {
 	make_ns "$NS_B"
 	# A tgtd of 1.0.85 spins while a send buffer is full: let it never be.
 	in_ns "$NS_B" sysctl -qw net.ipv4.tcp_wmem='4096 67108864 67108864'
+	allow_congestion "$control"
 	use_congestion "$NS_A" "$control" >/dev/null
 	used=$(use_congestion "$NS_B" "$control")
 	say "congestion control: $used"

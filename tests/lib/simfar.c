@@ -43,6 +43,7 @@ struct simfar_store {
 			      */
 	bool down;
 	bool act_inline;
+	uint64_t shown_bytes; /* the size that the device claims */
 	unsigned hold;
 	struct sim_fault fault;
 	void (*changed)(void *ctx, uint64_t offset, uint64_t length);
@@ -363,6 +364,7 @@ static void far_destroy(struct blk_dev *dev)
 static void far_info(struct blk_dev *dev, struct blk_info *ret_info)
 {
 	*ret_info = store_of(dev)->config.info;
+	ret_info->size_bytes = store_of(dev)->shown_bytes;
 }
 
 static uint64_t far_generation(struct blk_dev *dev)
@@ -439,6 +441,7 @@ struct simfar_store *simfar_store_create(struct sim *sim, const struct simfar_co
 	if (!info->identity[0])
 		strcpy(info->identity, "sim");
 	info->flags |= BLK_INFO_VOLATILE;
+	s->shown_bytes = info->size_bytes;
 	s->sim = sim;
 	s->generation = 1 + sim_below(sim, 100);
 	list_init(&s->ops);
@@ -611,4 +614,9 @@ void simfar_meddle(struct simfar_store *s, uint64_t offset, const void *data, ui
 
 	simimage_complete(&s->image, id);
 	simimage_commit_one(&s->image, id);
+}
+
+void simfar_show_size(struct simfar_store *s, uint64_t size_bytes)
+{
+	s->shown_bytes = size_bytes;
 }

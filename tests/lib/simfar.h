@@ -76,6 +76,10 @@ const struct simimage *simfar_image(const struct simfar_store *store);
  * volatile, per sector. info.size_bytes of it, the caller's to free. */
 uint8_t *simfar_cut_copy(struct simfar_store *store);
 
+/* The device says it is of @size_bytes only, as before the volume was grown: for one created later.
+ */
+void simfar_show_size(struct simfar_store *store, uint64_t size_bytes);
+
 /* Somebody else writes: seen and durable at once. */
 void simfar_meddle(struct simfar_store *store, uint64_t offset, const void *data, uint64_t length);
 

@@ -11,7 +11,6 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 #include "policy/readahead.h"
-#include "policy/window.h"
 #include "tests/policy/random.h"
 #include "tests/lib/run.h"
 
@@ -21,7 +20,7 @@
 /* What a request costs that finds everything here. */
 #define LOCAL_NS (50 * NSEC_PER_USEC)
 
-enum knowledge { BLIND, TOLD, MEASURED };
+enum knowledge { BLIND, TOLD };
 
 struct reader {
 	const char *name;
@@ -40,12 +39,11 @@ static const struct reader readers[] = {
 };
 
 struct flight {
-	uint64_t done_ns, sent_ns, length;
+	uint64_t done_ns, length;
 };
 
 struct sim {
 	struct readahead ra;
-	struct window window;
 	enum knowledge knowledge;
 	uint64_t rate, rtt_ns, budget;
 	uint64_t now_ns, link_free_ns;
@@ -53,7 +51,7 @@ struct sim {
 	uint64_t *here_ns;                /* per block: when it has arrived; 0 = not asked for */
 	struct flight flight[MAX_FLIGHT]; /* readahead, in the order of arrival */
 	unsigned flight_head, flight_tail;
-	uint64_t in_flight, delivered, carried;
+	uint64_t in_flight, carried;
 };
 
 static uint64_t transfer(struct sim *s, uint64_t offset, uint64_t length)
@@ -79,9 +77,6 @@ static struct readahead_env env_of(const struct sim *s)
 	if (s->knowledge == TOLD) {
 		env.rate_bytes_per_s = s->rate;
 		env.rtt_ns = s->rtt_ns;
-	} else if (s->knowledge == MEASURED) {
-		env.rate_bytes_per_s = window_rate(&s->window);
-		env.rtt_ns = window_rtt(&s->window);
 	}
 	return env;
 }
@@ -99,7 +94,7 @@ static void prefetch(struct sim *s, const struct readahead_range *r, unsigned n)
 				done_ns = transfer(s, o, BLOCK);
 		if (done_ns == s->now_ns)
 			continue;
-		*f = (struct flight){ done_ns, s->now_ns, r[i].length };
+		*f = (struct flight){ done_ns, r[i].length };
 		s->flight_tail++;
 		ck_assert_uint_lt(s->flight_tail - s->flight_head, MAX_FLIGHT);
 		s->in_flight += r[i].length;
@@ -137,8 +132,6 @@ static void land(struct sim *s)
 
 	s->now_ns = MAX(s->now_ns, f->done_ns);
 	s->in_flight -= f->length;
-	s->delivered += f->length;
-	window_sample(&s->window, s->now_ns, s->delivered, f->done_ns - f->sent_ns);
 	env = env_of(s);
 	n = readahead_resume(&s->ra, &env, out, 8);
 	prefetch(s, out, n);
@@ -202,10 +195,10 @@ static double run(struct sim *s, const struct reader *r, struct random *rnd, dou
 
 static void check_link(struct random *rnd, uint64_t rate, uint64_t rtt_ms, uint64_t budget)
 {
-	static const char *const names[] = { "blind", "told", "measured" };
+	static const char *const names[] = { "blind", "told" };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(readers); i++) {
-		for (enum knowledge k = BLIND; k <= MEASURED; k++) {
+		for (enum knowledge k = BLIND; k <= TOLD; k++) {
 			cleanup_free struct sim *s = calloc(1, sizeof(*s));
 			cleanup_free uint64_t *here_ns = NULL;
 			uint64_t path = rate * rtt_ms / 1000;
@@ -222,7 +215,6 @@ static void check_link(struct random *rnd, uint64_t rate, uint64_t rtt_ms, uint6
 			ck_assert_ptr_nonnull(here_ns);
 			s->here_ns = here_ns;
 			readahead_init(&s->ra, s->size);
-			window_init(&s->window);
 			s->now_ns = 1;
 			busy = run(s, &readers[i], rnd, &whole);
 			printf("%4llu Mbit/s %3llu ms %-20s %-8s busy %.3f, from the start %.3f\n",

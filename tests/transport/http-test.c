@@ -478,7 +478,7 @@ START_TEST(test_cancel)
 	ck_assert_int_eq(reader_wait(&queued), -EINTR);
 	blk_cancel(dev, &running.req);
 	ck_assert_int_eq(reader_wait(&running), -EINTR);
-	ck_assert_uint_lt(clock_monotonic_ns() - begin, NSEC_PER_SEC / 2);
+	ck_assert_uint_lt(clock_monotonic_ns() - begin, 3 * NSEC_PER_SEC);
 
 	/* What was cancelled leaves nothing behind for the next, in a pause neither. */
 	reader_start(&running, AT, 0);

@@ -15,36 +15,38 @@ static const struct {
 	enum iscsi_action action;
 	int error;
 } judgements[] = {
-	{ 0x00, { 0, 0 }, ISCSI_DONE, 0 },
-	{ 0x04, { 0, 0 }, ISCSI_DONE, 0 },
-	{ 0x08, { 0, 0 }, ISCSI_RETRY_LATER, 0 },
-	{ 0x28, { 0, 0 }, ISCSI_RETRY_LATER, 0 },
-	{ 0x18, { 0, 0 }, ISCSI_FAIL, -EACCES },
-	{ 0x30, { 0, 0 }, ISCSI_RETRY_LIMITED, -EIO },
-	{ 0x40, { 0, 0 }, ISCSI_RETRY, 0 },
-	{ 0x77, { 0, 0 }, ISCSI_FAIL, -EIO },
-	{ 0x0f000001, { 0, 0 }, ISCSI_FAIL, -EIO },
-	{ 0x02, { 0, 0 }, ISCSI_RETRY_LIMITED, -EIO },
-	{ 0x02, { 1, 0x1700 }, ISCSI_DONE, 0 },
-	{ 0x02, { 2, 0x0401 }, ISCSI_RETRY_LATER, 0 },
-	{ 0x02, { 2, 0x3a00 }, ISCSI_FAIL, -EIO },
-	{ 0x02, { 3, 0x1100 }, ISCSI_FAIL, -EIO },
-	{ 0x02, { 4, 0x4400 }, ISCSI_FAIL, -EIO },
-	{ 0x02, { 5, 0x2000 }, ISCSI_UNSUPPORTED, -EIO },
-	{ 0x02, { 5, 0x2100 }, ISCSI_FAIL, -EIO },
-	{ 0x02, { 5, 0x2500 }, ISCSI_RECONNECT, 0 },
-	{ 0x02, { 6, 0x2900 }, ISCSI_POWER_ON, 0 },
-	{ 0x02, { 6, 0x2907 }, ISCSI_POWER_ON, 0 },
-	{ 0x02, { 6, 0x2a01 }, ISCSI_IDENTIFY, 0 },
-	{ 0x02, { 6, 0x2a03 }, ISCSI_RETRY, 0 },
-	{ 0x02, { 6, 0x2a05 }, ISCSI_RETRY, 0 },
-	{ 0x02, { 6, 0x2a09 }, ISCSI_READ_CAPACITY, 0 },
-	{ 0x02, { 6, 0x3f0e }, ISCSI_IDENTIFY, 0 },
-	{ 0x02, { 6, 0x2800 }, ISCSI_RETRY, 0 },
-	{ 0x02, { 7, 0x2700 }, ISCSI_FAIL, -EROFS },
-	{ 0x02, { 7, 0x2707 }, ISCSI_RETRY_LATER, 0 },
-	{ 0x02, { 0xb, 0x4700 }, ISCSI_RETRY_LIMITED, -EIO },
-	{ 0x02, { 0xe, 0x1d00 }, ISCSI_FAIL, -EIO },
+	{ 0x00, { .key = 0 }, ISCSI_DONE, 0 },
+	{ 0x04, { .key = 0 }, ISCSI_DONE, 0 },
+	{ 0x08, { .key = 0 }, ISCSI_RETRY_LATER, 0 },
+	{ 0x28, { .key = 0 }, ISCSI_RETRY_LATER, 0 },
+	{ 0x18, { .key = 0 }, ISCSI_FAIL, -EACCES },
+	{ 0x30, { .key = 0 }, ISCSI_RETRY_LIMITED, -EIO },
+	{ 0x40, { .key = 0 }, ISCSI_RETRY, 0 },
+	{ 0x77, { .key = 0 }, ISCSI_FAIL, -EIO },
+	{ 0x0f000001, { .key = 0 }, ISCSI_FAIL, -EIO },
+	{ 0x02, { .key = 0 }, ISCSI_RETRY_LIMITED, -EIO },
+	{ 0x02, { .key = 1, .code = 0x1700 }, ISCSI_DONE, 0 },
+	{ 0x02, { .key = 2, .code = 0x0401 }, ISCSI_RETRY_LATER, 0 },
+	{ 0x02, { .key = 2, .code = 0x3a00 }, ISCSI_FAIL, -EIO },
+	{ 0x02, { .key = 3, .code = 0x1100 }, ISCSI_FAIL, -EIO },
+	{ 0x02, { .key = 4, .code = 0x4400 }, ISCSI_FAIL, -EIO },
+	{ 0x02, { .key = 5, .code = 0x2000 }, ISCSI_UNSUPPORTED, -EIO },
+	{ 0x02, { .key = 5, .code = 0x2100 }, ISCSI_FAIL, -EIO },
+	{ 0x02, { .key = 5, .code = 0x2500 }, ISCSI_RECONNECT, 0 },
+	{ 0x02, { .key = 6, .code = 0x2900 }, ISCSI_POWER_ON, 0 },
+	{ 0x02, { .key = 6, .code = 0x2907 }, ISCSI_POWER_ON, 0 },
+	{ 0x02, { .key = 6, .code = 0x2a01 }, ISCSI_IDENTIFY, 0 },
+	{ 0x02, { .key = 6, .code = 0x2a03 }, ISCSI_RETRY, 0 },
+	{ 0x02, { .key = 6, .code = 0x2a05 }, ISCSI_RETRY, 0 },
+	{ 0x02, { .key = 6, .code = 0x2a09 }, ISCSI_READ_CAPACITY, 0 },
+	{ 0x02, { .key = 6, .code = 0x3f0e }, ISCSI_IDENTIFY, 0 },
+	{ 0x02, { .key = 6, .code = 0x2800 }, ISCSI_RETRY, 0 },
+	{ 0x02, { .key = 7, .code = 0x2700 }, ISCSI_FAIL, -EROFS },
+	{ 0x02, { .key = 7, .code = 0x2707 }, ISCSI_RETRY_LATER, 0 },
+	{ 0x02, { .key = 0xb, .code = 0x4700 }, ISCSI_RETRY_LIMITED, -EIO },
+	{ 0x02, { .key = 0xe, .code = 0x1d00 }, ISCSI_FAIL, -EIO },
+	{ 0x02, { .key = 3, .code = 0x0c00, .deferred = true }, ISCSI_POWER_ON, 0 },
+	{ 0x02, { .key = 1, .code = 0x0c01, .deferred = true }, ISCSI_POWER_ON, 0 },
 };
 
 START_TEST(test_judge)
@@ -54,6 +56,11 @@ START_TEST(test_judge)
 	ck_assert_int_eq(v.action, judgements[_i].action);
 	ck_assert_int_eq(v.error, judgements[_i].error);
 	ck_assert_ptr_nonnull(v.what);
+	/* Turned away at the door, or perhaps tried. */
+	if (v.action != ISCSI_DONE && v.action != ISCSI_POWER_ON && v.action != ISCSI_FAIL)
+		ck_assert_int_eq(v.begun,
+				 judgements[_i].status == 0x40 || (judgements[_i].status == 0x02 &&
+								   judgements[_i].sense.key != 6));
 }
 END_TEST
 
@@ -70,14 +77,22 @@ START_TEST(test_sense)
 {
 	static const uint8_t fixed[18] = { 0x70, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0x01 };
 	static const uint8_t descriptor[8] = { 0x72, 0x05, 0x24, 0x00 };
+	static const uint8_t late_fixed[18] = {
+		0x71, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x0c, 0x00
+	};
+	static const uint8_t late_descriptor[8] = { 0x73, 0x03, 0x0c, 0x00 };
 	struct iscsi_sense s;
 
 	ck_assert(iscsi_scsi_sense(fixed, 18, &s));
 	ck_assert_uint_eq(s.key, 6);
 	ck_assert_uint_eq(s.code, 0x2901);
+	ck_assert(!s.deferred);
+	ck_assert(iscsi_scsi_sense(late_fixed, 18, &s) && s.deferred);
+	ck_assert(iscsi_scsi_sense(late_descriptor, 8, &s) && s.deferred);
 	ck_assert(iscsi_scsi_sense(descriptor, 8, &s));
 	ck_assert_uint_eq(s.key, 5);
 	ck_assert_uint_eq(s.code, 0x2400);
+	ck_assert(!s.deferred);
 	for (size_t n = 0; n <= 18; n++) {
 		uint8_t *d = exact(fixed, n);
 

@@ -137,6 +137,34 @@ START_TEST(test_all_sessions_used)
 }
 END_TEST
 
+/* A backlog of reads that does not end does not keep write-back from its turn. */
+START_TEST(test_reads_leave_room)
+{
+	struct blk_dev *dev;
+	struct many reads, flush;
+	unsigned left;
+
+	tgt_lun(&tgt, 1, "vol", SIZE, 0, NULL);
+	dev = start();
+	await_up(dev, 4);
+	many_init(&reads, BLK_READ, BLK_LANE_DEMAND, 0, 8192, 8000, 0);
+	many_submit(&reads, dev);
+	write_all(dev, SIZE - MIB, 65536, 8, 1);
+	many_init(&flush, BLK_FLUSH, BLK_LANE_WRITEBACK, 0, 0, 1, 0);
+	many_submit(&flush, dev);
+	ck_assert_int_eq(many_wait(&flush), 0);
+	many_free(&flush);
+	pthread_mutex_lock(&reads.lock);
+	left = reads.left;
+	pthread_mutex_unlock(&reads.lock);
+	/* More than can be in flight: some had not even been sent. */
+	ck_assert_uint_gt(left, 4 * 64);
+	ck_assert_int_eq(many_wait(&reads), 0);
+	many_free(&reads);
+	blk_destroy(dev);
+}
+END_TEST
+
 START_TEST(test_discard)
 {
 	struct blk_dev *dev;
@@ -348,6 +376,7 @@ static const struct rig_test tests[] = {
 	{ "sector_4096", &test_sector_4096 },
 	{ "large_and_odd", &test_large_and_odd },
 	{ "all_sessions_used", &test_all_sessions_used },
+	{ "reads_leave_room", &test_reads_leave_room },
 	{ "discard", &test_discard },
 	{ "zero_thick", &test_zero_thick },
 	{ "chap", &test_chap },

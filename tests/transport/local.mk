@@ -3,10 +3,10 @@ UNIT_TESTS += \
 	tests/transport/credentials-test \
 	tests/transport/file-test \
 	tests/transport/http-test \
+	tests/transport/iscsi_cut-test \
 	tests/transport/iscsi_recovery-test \
 	tests/transport/iscsi_scsi-test \
 	tests/transport/iscsi_tgtd-test \
-	tests/transport/iscsi_window-test \
 	tests/transport/leaf-test \
 	tests/transport/url-test
 tests_transport_http_test_SOURCES = tests/transport/http-test.c \
