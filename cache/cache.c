@@ -471,6 +471,10 @@ static void set_limits(struct cache *c)
 	/* A segment holds a little less than its size in batches: footer, room too short for the
 	 * next one. */
 	most = (c->limit_segs - RESERVED_SEGMENTS) * seg_bytes / 8 * 6;
+	if (c->conf.max_dirty_bytes > most)
+		log_warning("cache: a cache of this size can hold %llu bytes that are not yet at "
+			    "the target, not the %llu asked for",
+			    (unsigned long long)most, (unsigned long long)c->conf.max_dirty_bytes);
 	c->wb_conf.max_dirty_bytes =
 		c->conf.max_dirty_bytes ? c->conf.max_dirty_bytes : c->conf.limit_bytes / 2;
 	c->wb_conf.max_dirty_bytes =

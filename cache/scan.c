@@ -305,10 +305,10 @@ static int missing(struct err *err, uint64_t from, uint64_t to)
 {
 	return err_set(err, -EUCLEAN,
 		       "cache directory: %" PRIu64
-		       " records of the guest log that are not yet at the "
-		       "target are missing (sequence %" PRIu64 " to %" PRIu64
-		       ") and nothing names what they held; restore the missing segment files, or "
-		       "look at it with nearblk check --cache-dir",
+		       " records of the guest log that are not yet at the target are missing "
+		       "(sequence %" PRIu64 " to %" PRIu64
+		       ") and nothing names what they held: put the missing segment files (*.seg) "
+		       "back; or give up what is unsent by using another --cache-dir",
 		       to - from + 1, from, to);
 }
 

@@ -177,6 +177,11 @@ void cache_note_damage(struct cache *c, uint64_t blk, uint64_t n, bool dirty)
 
 	if (dirty)
 		c->damaged = true;
+	/* A reader and write-back may both come across it. */
+	for (unsigned i = 0; i < MIN(c->ndamage, (unsigned)ARRAY_SIZE(c->damage)); i++)
+		if (c->damage[i].offset <= blk * BLK && c->damage[i].dirty == dirty &&
+		    (blk + n) * BLK <= c->damage[i].offset + c->damage[i].length)
+			return;
 	if (last && last->dirty == dirty && last->offset + last->length == blk * BLK) {
 		last->length += n * BLK;
 		return;

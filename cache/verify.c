@@ -178,9 +178,10 @@ int cache_verify(struct lio *lio, const struct cache_identity *id,
 }
 
 int cache_verify_dirty(struct lio *lio, const struct cache_identity *id, uint64_t *ret_bytes,
-		       struct err *err)
+		       bool *ret_damaged, struct err *err)
 {
-	struct recovery rec = { .c = reader(lio, id) };
+	struct recovery rec = { .c = reader(lio, id), .was_clean = id->clean };
+	bool damaged = false;
 	uint64_t slots = 0;
 	int r;
 
@@ -190,12 +191,16 @@ int cache_verify_dirty(struct lio *lio, const struct cache_identity *id, uint64_
 	for (size_t i = 0; r == 0 && i < rec.nfound; i++) {
 		const struct found *f = &rec.found[i];
 
-		if (!f->void_ && f->record.seq > rec.destaged && format_is_data(&f->record))
-			slots += 1 + format_payload(&f->record);
+		if (f->void_ || f->record.seq <= rec.destaged || !format_is_data(&f->record))
+			continue;
+		slots += 1 + format_payload(&f->record);
+		damaged |= f->lost;
 	}
 	scan_fini(&rec);
 	reader_free(rec.c);
-	if (r == 0)
-		*ret_bytes = slots * FORMAT_SLOT_BYTES;
-	return r;
+	if (r < 0)
+		return r;
+	*ret_bytes = slots * FORMAT_SLOT_BYTES;
+	*ret_damaged = damaged;
+	return 0;
 }

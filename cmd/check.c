@@ -9,6 +9,7 @@
 #include "cache/index.h"
 #include "cache/lio.h"
 #include "cmd/cmd.h"
+#include "cmd/offline.h"
 #include "cmd/place.h"
 #include "core/parse.h"
 
@@ -50,24 +51,23 @@ static int throw_index_away(const char *dir, const struct cache_identity *id, st
 	return 0;
 }
 
+/* An exit status; or -errno with @err if the directory could not be read to its end. */
 static int check(const char *dir, struct lio *lio, bool rebuild, struct err *err)
 {
 	struct cache_verify_result found;
 	struct cache_identity id;
 	int r = identity_load(lio, &id, err);
 
-	if (r == -ENOENT)
-		return err_set(err, r, "%s is no cache directory: it has no identity record", dir);
 	if (r < 0)
 		return r;
 	printf("%-14s %s\n%-14s %s\n%-14s %s\n", "cache dir", dir, "url", id.url, "volume",
 	       id.volume);
 	print_size("size", id.size_bytes);
 	r = cache_verify(lio, &id, print_damage, NULL, &found, err);
-	if (r == 0 && rebuild)
-		r = throw_index_away(dir, &id, err);
 	if (r < 0)
 		return r;
+	if (rebuild && throw_index_away(dir, &id, err) < 0)
+		return cmd_fail("%s", err->text);
 	printf("%-14s %" PRIu64 " with %" PRIu64 " records\n", "segments", found.segments,
 	       found.records);
 	print_size("clean", found.clean_bytes);
@@ -89,11 +89,17 @@ int cmd_check(struct option_set *set)
 	if (!set->value[OPT_CACHE_DIR].given)
 		return cmd_usage(set, "which directory? Say --cache-dir DIR");
 	r = place_absolute(set->value[OPT_CACHE_DIR].text, dir, &err);
+	/* Nothing is made in a directory that is somebody else's. */
+	if (r == 0)
+		r = offline_identify(dir, &err);
 	if (r == 0)
 		r = lio_posix_open(dir, LIO_THREADS, &lio, &err);
 	if (r < 0)
 		return cmd_fail("%s", err.text);
 	r = check(dir, lio, set->value[OPT_REBUILD_INDEX].number, &err);
 	lio_destroy(lio);
-	return r < 0 ? cmd_fail("%s", err.text) : r;
+	if (r >= 0)
+		return r;
+	cmd_fail("%s", err.text);
+	return offline_is_damage(r) ? EXIT_LEFT : EXIT_FAILED;
 }

@@ -28,6 +28,12 @@ struct command {
 	int (*run)(struct option_set *set);
 };
 
+/*
+ * The commands of nearblk(1), one file each. @set is parsed, with as many operands as its command
+ * takes; it is lent. What there is to say goes to standard output, errors and progress to standard
+ * error; the result is an enum exit_status. Main thread, before there is another; cmd_mount() in
+ * the background forks, and the child does not come back.
+ */
 int cmd_mount(struct option_set *set);
 int cmd_umount(struct option_set *set);
 int cmd_flush(struct option_set *set);

@@ -41,18 +41,18 @@ static void notify_systemd(const char *state)
 #endif
 }
 
-/* Tell whoever started us; @text NULL: all is well. False: nobody listens any more. */
-static bool tell_parent(struct daemon *d, int *fd, const char *text)
+/* Tell whoever started us: 'E' why it failed, 'R' that it is ready. False: nobody listens. */
+static bool tell_parent(int *fd, char kind, const char *text)
 {
 	char message[sizeof(struct err) + 2];
 	int n;
 
 	if (*fd < 0) {
-		if (text)
+		if (*text)
 			cmd_fail("%s", text);
 		return true;
 	}
-	n = snprintf(message, sizeof(message), "%c%s", text ? 'E' : 'R', text ? text : "");
+	n = snprintf(message, sizeof(message), "%c%s", kind, text);
 	n = write(*fd, message, (size_t)n) == n;
 	close(steal_fd(*fd));
 	return n;
@@ -198,10 +198,14 @@ static int mount_volume(struct daemon *d, struct err *err)
 
 static int start(struct daemon *d, struct err *err)
 {
-	char path[CONTROL_PATH_MAX];
+	char path[CONTROL_PATH_MAX], state[PATH_MAX], run[PATH_MAX];
 	struct blk_info info;
-	int r = control_socket_path(d->conf->stack.cache_dir, path, err);
+	int r;
 
+	/* Where the sockets may have to go. */
+	if (place_state_dir(state, NULL) == 0)
+		place_make_dirs(state, NULL);
+	r = control_socket_path(d->conf->stack.cache_dir, place_run_dir(run), path, err);
 	if (r == 0)
 		r = stack_open(&d->conf->stack, &d->stack, err);
 	if (r < 0)
@@ -226,8 +230,12 @@ static void on_drained(struct cache_drain *drain, int result)
 {
 	struct daemon *d = container_of(drain, struct daemon, drain);
 
-	if (result == -EIO)
-		log_error("damage keeps dirty data from being sent; see nearblk status");
+	if (result == -EIO) {
+		char text[DAMAGE_TEXT_MAX];
+
+		damage_text(d->stack.cache, d->conf->stack.cache_dir, text);
+		log_error("%s", text);
+	}
 	guard(&d->lock);
 	d->drained = true;
 	pthread_cond_signal(&d->changed);
@@ -416,29 +424,32 @@ static void say_last_word(struct daemon *d)
 		wait_change(d, end);
 }
 
-static void log_end(struct daemon *d, uint64_t left, bool unsafe)
+/* An exit status. @why: what keeps it from being sent or safe; empty: nothing. */
+static int log_end(struct daemon *d, uint64_t left, bool unsafe, const char *why)
 {
+	const char *dir = d->conf->stack.cache_dir;
 	char size[16];
 
 	if (left == 0) {
 		log_info("stopped: everything is at the target");
-		place_forget(d->conf->stack.cache_dir);
-	} else if (unsafe) {
-		log_error("stopped: %s (%" PRIu64 " bytes) not yet at the target, and %s could not "
-			  "be made durable: mount it again before this host restarts",
-			  format_size(left, size), left, d->conf->stack.cache_dir);
-	} else {
-		log_warning("stopped: %s (%" PRIu64
-			    " bytes) not yet at the target, kept in %s; mount "
-			    "it again to send it",
-			    format_size(left, size), left, d->conf->stack.cache_dir);
+		place_forget(dir);
+		return EXIT_DONE;
 	}
+	if (*why)
+		log_error("stopped: %s (%" PRIu64
+			  " bytes) not yet at the target, kept in %s, but %s",
+			  format_size(left, size), left, dir, why);
+	else
+		log_warning("stopped: %s (%" PRIu64 " bytes) not yet at the target, kept in %s; "
+			    "mount it again to send it",
+			    format_size(left, size), left, dir);
+	return unsafe ? EXIT_FAILED : EXIT_LEFT;
 }
 
-/* False: what is left is not safe. */
-static bool stop(struct daemon *d, bool was_up)
+static int stop(struct daemon *d, bool was_up)
 {
 	struct cache_status st = { .dirty_bytes = 0 };
+	char why[DAMAGE_TEXT_MAX] = "";
 	bool unsafe = false;
 
 	if (was_up) {
@@ -456,12 +467,17 @@ static bool stop(struct daemon *d, bool was_up)
 		/* Counted when nothing can be written any more. */
 		cache_status(d->stack.cache, &st);
 		unsafe = st.dirty_bytes && st.log_unsafe;
-		pthread_mutex_lock(&d->lock);
-		d->final_bytes = st.dirty_bytes;
 		if (unsafe)
-			snprintf(d->umount_error, sizeof(d->umount_error),
+			snprintf(why, sizeof(why),
 				 "its log could not be made durable: mount it again before this "
 				 "host restarts");
+		else if (st.dirty_bytes && st.state == CACHE_DAMAGED)
+			damage_text(d->stack.cache, d->conf->stack.cache_dir, why);
+		pthread_mutex_lock(&d->lock);
+		d->final_bytes = st.dirty_bytes;
+		d->final_unsafe = unsafe;
+		if (*why)
+			memcpy(d->umount_error, why, sizeof(why));
 		pthread_mutex_unlock(&d->lock);
 		say_last_word(d);
 	}
@@ -469,9 +485,7 @@ static bool stop(struct daemon *d, bool was_up)
 	mount_destroy(steal_ptr(d->mount));
 	sched_destroy(steal_ptr(d->aux));
 	stack_close(&d->stack);
-	if (was_up)
-		log_end(d, st.dirty_bytes, unsafe);
-	return !unsafe;
+	return was_up ? log_end(d, st.dirty_bytes, unsafe, why) : EXIT_FAILED;
 }
 
 /* No descriptor, terminal, directory or mask of the caller stays with us; but what it hears from
@@ -505,6 +519,18 @@ static void leave_terminal(void)
 		dup2(fd == 2 && log >= 0 ? log : null, fd);
 }
 
+/* What the one who mounts should know before it relies on the volume; empty: nothing. */
+static const char *warning(struct daemon *d, char text[DAMAGE_TEXT_MAX])
+{
+	struct cache_status st;
+
+	cache_status(d->stack.cache, &st);
+	if (st.state != CACHE_DAMAGED)
+		return "";
+	damage_text(d->stack.cache, d->conf->stack.cache_dir, text);
+	return text;
+}
+
 static void init(struct daemon *d, const struct daemon_config *conf)
 {
 	pthread_condattr_t attr;
@@ -525,9 +551,10 @@ static void init(struct daemon *d, const struct daemon_config *conf)
 int daemon_run(const struct daemon_config *conf)
 {
 	struct err err = { .text = "" };
-	int ready_fd = conf->ready_fd, r;
+	int ready_fd = conf->ready_fd, status, r;
 	struct daemon daemon, *d = &daemon;
-	bool up, safe;
+	char text[DAMAGE_TEXT_MAX];
+	bool up;
 
 	init(d, conf);
 	umask(077);
@@ -535,13 +562,13 @@ int daemon_run(const struct daemon_config *conf)
 		leave_caller(d, &ready_fd);
 	r = open_log(conf, &err);
 	if (r < 0) {
-		tell_parent(d, &ready_fd, err.text);
+		tell_parent(&ready_fd, 'E', err.text);
 		return EXIT_FAILED;
 	}
 	mount_protect_process();
 	r = start_signals(d, &err);
 	if (r < 0) {
-		tell_parent(d, &ready_fd, err.text);
+		tell_parent(&ready_fd, 'E', err.text);
 		return EXIT_FAILED;
 	}
 	r = start(d, &err);
@@ -552,18 +579,18 @@ int daemon_run(const struct daemon_config *conf)
 		log_info("%s is mounted on %s, cache in %s", d->conf->stack.leaf.url.text,
 			 conf->mountpoint, conf->stack.cache_dir);
 		notify_systemd("READY=1");
-		if (!tell_parent(d, &ready_fd, NULL)) {
+		if (!tell_parent(&ready_fd, 'R', warning(d, text))) {
 			log_warning("whoever asked for the mount is gone; unmounting");
 			handle_signal(d, SIGTERM);
 		}
 		serve(d);
 	}
-	safe = stop(d, up);
+	status = stop(d, up);
 	stop_signals(d);
 	if (!up)
-		tell_parent(d, &ready_fd, err.text);
+		tell_parent(&ready_fd, 'E', err.text);
 	pthread_cond_destroy(&d->changed);
 	pthread_mutex_destroy(&d->lock);
 	log_close();
-	return up && safe ? EXIT_DONE : EXIT_FAILED;
+	return up ? status : EXIT_FAILED;
 }

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "cache/cache.h"
+#include "cmd/damage.h"
 #include "cmd/stack.h"
 #include "control/server.h"
 #include "core/clock.h"
@@ -82,6 +83,7 @@ struct daemon {
 	bool unmounted;        /* the kernel side is gone */
 	uint64_t deadline_ns;  /* of DETACHED and DRAINING; UINT64_MAX: none */
 	uint64_t final_bytes;  /* what is left, once STOPPING; UINT64_MAX before */
+	bool final_unsafe;     /* and that is not durable on this host */
 	bool drained;          /* the drain ended */
 	enum umount_step umount;
 	bool umount_flush;
@@ -89,7 +91,7 @@ struct daemon {
 	const void *umount_job;      /* what the client holds; NULL: it gave it back */
 	uint64_t umount_deadline_ns; /* when the client's patience ends; UINT64_MAX */
 	uint64_t umount_polled_ns;
-	char umount_error[256];
+	char umount_error[DAMAGE_TEXT_MAX];
 
 	struct cache_drain drain; /* the main thread's */
 	bool draining;            /* main thread only: drain was submitted */
@@ -97,8 +99,9 @@ struct daemon {
 
 /*
  * Be the daemon: build the stack, mount, serve until told to stop, take down. Returns an exit
- * status. To ready_fd goes one message and then it is closed: "R" when disk.img can be opened, or
- * "E" and the text of the error. Called in a process with one thread.
+ * status: EXIT_LEFT where dirty data is left. To ready_fd goes one message and then it is closed:
+ * "R" and perhaps a warning when disk.img can be opened, or "E" and the text of the error. Called
+ * in a process with one thread.
  */
 int daemon_run(const struct daemon_config *conf);
 

@@ -15,7 +15,6 @@
 struct listing {
 	const struct leaf_config *conf;
 	char target[256]; /* the one printed last */
-	unsigned volumes;
 };
 
 /* One target per paragraph, one LUN per line, each with the URL that mounts it. */
@@ -38,7 +37,6 @@ static void print_found(void *ctx, const struct iscsi_found *f)
 		printf("  %s\n", f->error ? f->error : "a LUN of unknown size");
 		return;
 	}
-	l->volumes++;
 	printf("  LUN %-5d %9s  %u-byte sectors  %s %s  %s/%s/%d\n", f->lun,
 	       format_size(f->size_bytes, size), f->sector_bytes, f->vendor ? f->vendor : "",
 	       f->product ? f->product : "", l->conf->url.text, f->target, f->lun);

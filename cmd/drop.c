@@ -24,16 +24,9 @@ int cmd_drop(struct option_set *set)
 		return cmd_fail("%s", err.text);
 	interrupt_catch();
 	end = volume_job(&v, json_pack("{s:s}", "kind", "drop"), UINT64_MAX, show, &last, &err);
-	if (end == JOB_DONE) {
-		r = EXIT_DONE;
-	} else if (end == JOB_INTERRUPTED) {
-		cmd_fail("%s: interrupted; the daemon goes on", v.mountpoint);
-		r = EXIT_LEFT;
-	} else {
-		const char *why = json_string_value(json_object_get(last, "error"));
-
-		r = cmd_fail("%s: %s", v.mountpoint, why ? why : err.text);
-	}
+	r = end == JOB_DONE ? EXIT_DONE
+			    : volume_not_done(&v, end, last, &err, false,
+					      end == JOB_INTERRUPTED ? "; the daemon goes on" : "");
 	json_decref(last);
 	volume_close(&v);
 	return r;

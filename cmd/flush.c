@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +14,6 @@
 #include "cmd/volume.h"
 #include "core/cleanup.h"
 #include "core/clock.h"
-#include "core/parse.h"
 #include "mount/mount.h"
 
 /* For fsync any way to open will do: the mode may permit the one and not the other. */
@@ -77,28 +75,12 @@ static int fsync_file(const struct volume *v, uint64_t deadline_ns)
 
 static int report(struct volume *v, enum job_end end, const json_t *last, const struct err *err)
 {
-	const char *why = json_string_value(json_object_get(last, "error"));
-	uint64_t left = volume_bytes(last, "bytes_left");
-	char size[16];
+	char left[48], suffix[96];
 
-	switch (end) {
-	case JOB_DONE:
+	if (end == JOB_DONE)
 		return EXIT_DONE;
-	case JOB_LOST:
-		return cmd_fail("%s: %s; what was dirty is safe in %s, mount it again to send it",
-				v->mountpoint, err->text, v->cache_dir);
-	case JOB_REFUSED:
-		return cmd_fail("%s: %s", v->mountpoint, err->text);
-	default:
-		break;
-	}
-	cmd_fail("%s: %s; %s (%" PRIu64 " bytes) not yet at the target", v->mountpoint,
-		 end == JOB_TIMEOUT       ? "the time is over"
-		 : end == JOB_INTERRUPTED ? "interrupted"
-		 : why                    ? why
-					  : "the flush failed",
-		 left == UINT64_MAX ? "?" : format_size(left, size), left == UINT64_MAX ? 0 : left);
-	return EXIT_LEFT;
+	snprintf(suffix, sizeof(suffix), "; %s not yet at the target", volume_left(last, left));
+	return volume_not_done(v, end, last, err, true, suffix);
 }
 
 int cmd_flush(struct option_set *set)

@@ -3,6 +3,7 @@ nearblk_SOURCES = \
 	cmd/check.c \
 	cmd/cmd.h \
 	cmd/daemon.c cmd/daemon.h \
+	cmd/damage.c cmd/damage.h \
 	cmd/discover.c \
 	cmd/drop.c \
 	cmd/flush.c \

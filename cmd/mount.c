@@ -160,6 +160,17 @@ static int ended_early(pid_t pid)
 	return cmd_fail("the daemon ended while it started; its log may say why");
 }
 
+/* Interrupted when it was mounted already: it is unmounted, and that may take its time. */
+static int ended_again(pid_t pid, bool told)
+{
+	if (!told)
+		kill(pid, SIGTERM);
+	/* Once more means what a second SIGTERM means to a daemon: now. */
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		kill(pid, SIGTERM);
+	return cmd_fail("interrupted; unmounted again");
+}
+
 /* Wait until the daemon is ready or failed. Ctrl-C ends it: it is not of our terminal's group. */
 static int wait_ready(pid_t pid, int fd)
 {
@@ -182,11 +193,13 @@ static int wait_ready(pid_t pid, int fd)
 		n += (size_t)got;
 	}
 	message[n] = '\0';
-	if (n && message[0] == 'R')
-		return EXIT_DONE;
-	if (n)
+	if (n && message[0] == 'E')
 		return cmd_fail("%s", message + 1);
-	return ended_early(pid);
+	if (n == 0)
+		return ended_early(pid);
+	if (message[1])
+		cmd_fail("warning: %s", message + 1);
+	return interrupted() ? ended_again(pid, told) : EXIT_DONE;
 }
 
 static int in_background(struct daemon_config *conf)

@@ -3,64 +3,79 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
-#include "cache/identity.h"
 #include "cache/lio.h"
 #include "cache/verify.h"
 #include "cmd/place.h"
 #include "cmd/report.h"
 
-/* Something was mounted from here once; the directory of something else is left alone. */
-static bool has_identity(const char *dir)
+int offline_identify(const char *dir, struct err *err)
 {
 	static const char *const name[] = { "identity.a", "identity.b" };
 	char path[PATH_MAX + 16];
+	int r = access(dir, F_OK) < 0 ? -errno : 0;
 
+	if (r < 0)
+		return err_set(err, r, "%s: %s", dir, strerror(-r));
 	for (unsigned i = 0; i < 2; i++) {
 		snprintf(path, sizeof(path), "%s/%s", dir, name[i]);
 		if (access(path, R_OK | W_OK) == 0)
-			return true;
+			return 0;
+		if (errno != ENOENT)
+			r = -errno;
 	}
-	return false;
+	if (r < 0)
+		return err_set(err, r, "%s: %s", dir, strerror(-r));
+	return err_set(err, -ENOENT, "%s is no cache directory: it has no identity record", dir);
 }
 
-int offline_look(const char *dir, struct cache_identity *ret, uint64_t *ret_dirty)
+bool offline_is_damage(int result)
+{
+	return result == -EUCLEAN || result == -EBADMSG || result == -EIO;
+}
+
+int offline_look(const char *dir, struct offline *ret)
 {
 	struct lio *lio;
-	int r;
+	int r = offline_identify(dir, NULL);
 
-	if (!has_identity(dir))
-		return -ENOENT;
-	r = lio_posix_open(dir, 1, &lio, NULL);
+	if (r == 0)
+		r = lio_posix_open(dir, 1, &lio, NULL);
 	if (r < 0)
 		return r;
-	r = identity_load(lio, ret, NULL);
-	*ret_dirty = REPORT_UNKNOWN;
-	if (r == 0 && !ret->clean && cache_verify_dirty(lio, ret, ret_dirty, NULL) < 0)
-		*ret_dirty = REPORT_UNKNOWN;
+	*ret = (struct offline){ .dirty_bytes = 0 };
+	r = identity_load(lio, &ret->id, NULL);
+	if (r == 0 && !ret->id.clean)
+		r = cache_verify_dirty(lio, &ret->id, &ret->dirty_bytes, &ret->damaged, NULL);
 	lio_destroy(lio);
-	return r < 0 ? r : !ret->clean;
+	if (offline_is_damage(r)) {
+		ret->damaged = true;
+		ret->dirty_bytes = REPORT_UNKNOWN;
+		r = 0;
+	}
+	return r < 0 ? r : ret->damaged || ret->dirty_bytes;
 }
 
 /* A directory whose lock is taken has a daemon; that one is asked over its socket. */
 static int add(void *ctx, const char *dir)
 {
-	struct cache_identity id;
+	struct offline found;
 	struct report report;
-	uint64_t dirty;
 
-	if (offline_look(dir, &id, &dirty) != 1)
+	if (offline_look(dir, &found) != 1)
 		return 0;
 	report_init(&report);
-	report.url = id.url;
 	report.cache_dir = dir;
-	report.state = "dirty";
-	report.size_bytes = id.size_bytes;
-	report.cache_limit_bytes = id.limit_bytes;
-	report.dirty_bytes = dirty;
+	report.state = found.damaged ? "damaged" : "dirty";
+	report.dirty_bytes = found.dirty_bytes;
+	if (found.id.url[0]) {
+		report.url = found.id.url;
+		report.size_bytes = found.id.size_bytes;
+		report.cache_limit_bytes = found.id.limit_bytes;
+	}
 	json_array_append_new(ctx, report_json(&report));
 	return 0;
 }

@@ -4,20 +4,38 @@
 #define CMD_OFFLINE_H
 
 #include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #include "cache/identity.h"
+#include "core/err.h"
 
 /*
- * Append to @list a status object (cmd/report.h) for each known cache directory that holds dirty
- * data and that no daemon has locked. What only a daemon knows is null.
+ * Is @dir a cache directory, by the identity record in it? 0; -ENOENT, it is none or not there;
+ * another -errno, it may not be looked into; with @err. Changes nothing in it.
+ */
+int offline_identify(const char *dir, struct err *err);
+
+/* True if @result, of reading a directory's identity or log, means that what is there is damaged.
+ */
+bool offline_is_damage(int result);
+
+struct offline {
+	struct cache_identity id; /* empty where the record itself is damaged */
+	bool damaged;             /* part of what is to be sent is not there or cannot be read */
+	uint64_t dirty_bytes;     /* to be sent; REPORT_UNKNOWN if they cannot be counted */
+};
+
+/*
+ * Look into one directory: 1, it holds dirty data or may hold some that is damaged, and *@ret says
+ * what; 0, it holds none; -ENOENT, no cache directory; -EBUSY, a daemon has it; another -errno.
+ */
+int offline_look(const char *dir, struct offline *ret);
+
+/*
+ * Append to @list a status object (cmd/report.h) for each known cache directory of which
+ * offline_look() says 1. What only a daemon knows is null.
  */
 void offline_scan(json_t *list);
-
-/*
- * Look into one directory: 1, it holds dirty data (or did not say that it holds none), and *@ret is
- * its record and *@ret_dirty the bytes to be sent (REPORT_UNKNOWN if they cannot be counted); 0, it
- * holds none; -EBUSY, a daemon has it; another -errno.
- */
-int offline_look(const char *dir, struct cache_identity *ret, uint64_t *ret_dirty);
 
 #endif

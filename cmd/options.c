@@ -63,7 +63,7 @@ static const struct option_def defs[OPT_COUNT] = {
 	[OPT_INITIATOR_NAME] = {
 		.name = "initiator-name", .type = OPTION_TEXT, .arg = "NAME",
 		.help = "iSCSI name of this host",
-		.initial_help = "from /etc/iscsi/initiatorname.iscsi, else made once per host",
+		.initial_help = "from /etc/iscsi/initiatorname.iscsi, else made once and kept",
 		.commands = CMD_MOUNT | CMD_DISCOVER,
 	},
 	[OPT_HEADER_DIGEST] = {

@@ -2,6 +2,7 @@
 /*
  * STATE_DIR/NAME/           default cache directory of a volume
  * STATE_DIR/.elsewhere/HASH symbolic link to a cache directory that was chosen with --cache-dir
+ * STATE_DIR/.run/           control sockets, where there is no runtime directory (control/socket.h)
  */
 #include "cmd/place.h"
 
@@ -54,6 +55,16 @@ int place_state_dir(char ret[PATH_MAX], struct err *err)
 			       "neither XDG_STATE_HOME nor HOME is set: say --cache-dir DIR");
 	n = snprintf(ret, PATH_MAX, "%s%s/nearblk", dir, tail);
 	return n < PATH_MAX ? 0 : too_long(err);
+}
+
+const char *place_run_dir(char buf[PATH_MAX])
+{
+	size_t n;
+
+	if (place_state_dir(buf, NULL) < 0)
+		return NULL;
+	n = strlen(buf);
+	return snprintf(buf + n, PATH_MAX - n, "/.run") < (int)(PATH_MAX - n) ? buf : NULL;
 }
 
 int place_make_dirs(const char *path, struct err *err)

@@ -14,6 +14,12 @@
  */
 int place_state_dir(char ret[PATH_MAX], struct err *err);
 
+/*
+ * Where control sockets go for a user without a runtime directory: ".run" in the state directory.
+ * @buf, or NULL when that is not known. Makes nothing.
+ */
+const char *place_run_dir(char buf[PATH_MAX]);
+
 /* Make @path (absolute) and what is missing above it, mode 0700. 0, or -errno with @err. */
 int place_make_dirs(const char *path, struct err *err);
 

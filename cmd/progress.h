@@ -16,6 +16,7 @@ struct progress {
 	char last[160];
 };
 
+/* Nothing is shown yet; finds out whether standard error is a terminal. */
 void progress_init(struct progress *p);
 
 /* Show @text (one line, under 160 bytes). */
@@ -29,9 +30,11 @@ void progress_end(struct progress *p);
  * on, and sleeps are cut short.
  */
 void interrupt_catch(void);
+
+/* True once SIGINT or SIGTERM came; it stays so. */
 bool interrupted(void);
 
-/* Sleep up to @ns, less when interrupted. */
+/* Sleep up to @ns, less when interrupted; not at all if that was before. */
 void interruptible_sleep(uint64_t ns);
 
 #endif

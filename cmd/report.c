@@ -16,6 +16,7 @@ void report_init(struct report *r)
 		.cache_limit_bytes = REPORT_UNKNOWN,
 		.cache_used_bytes = REPORT_UNKNOWN,
 		.cached_bytes = REPORT_UNKNOWN,
+		.max_dirty_bytes = REPORT_UNKNOWN,
 		.dirty_bytes = REPORT_UNKNOWN,
 		.epochs_pending = REPORT_UNKNOWN,
 		.oldest_dirty_ns = REPORT_UNKNOWN,
@@ -77,6 +78,17 @@ static json_t *sessions(const struct report *r)
 	return list;
 }
 
+static json_t *damaged_ranges(const struct report *r)
+{
+	json_t *list = r->damage ? json_array() : json_null();
+
+	for (unsigned i = 0; i < r->damages; i++)
+		json_array_append_new(list, json_pack("{s:I, s:I}", "offset",
+						      (json_int_t)r->damage[i].offset, "length",
+						      (json_int_t)r->damage[i].length));
+	return list;
+}
+
 json_t *report_json(const struct report *r)
 {
 	json_t *o = json_object();
@@ -94,11 +106,13 @@ json_t *report_json(const struct report *r)
 	json_object_set_new(o, "cache_limit_bytes", number(r->cache_limit_bytes));
 	json_object_set_new(o, "cache_used_bytes", number(r->cache_used_bytes));
 	json_object_set_new(o, "cached_bytes", number(r->cached_bytes));
+	json_object_set_new(o, "max_dirty_bytes", number(r->max_dirty_bytes));
 	json_object_set_new(o, "dirty_bytes", number(r->dirty_bytes));
 	json_object_set_new(o, "epochs_pending", number(r->epochs_pending));
 	json_object_set_new(o, "oldest_dirty_seconds", seconds(r->oldest_dirty_ns));
 	json_object_set_new(o, "drain_eta_seconds", seconds(r->drain_eta_ns));
 	json_object_set_new(o, "far_as_of", moment(r->far_as_of_ns));
+	json_object_set_new(o, "damaged_ranges", damaged_ranges(r));
 	json_object_set_new(o, "hit_bytes", number(r->hit_bytes));
 	json_object_set_new(o, "miss_bytes", number(r->miss_bytes));
 	json_object_set_new(o, "target_read_bytes", number(r->target_read_bytes));

@@ -7,10 +7,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cache/cache.h"
 #include "core/block.h"
 
 #define REPORT_UNKNOWN UINT64_MAX
 #define REPORT_SESSIONS 64
+#define REPORT_DAMAGES 32
 
 /* What may be unknown is REPORT_UNKNOWN or NULL there, and null in the object. */
 struct report {
@@ -25,6 +27,7 @@ struct report {
 	uint64_t cache_limit_bytes;
 	uint64_t cache_used_bytes;
 	uint64_t cached_bytes;
+	uint64_t max_dirty_bytes;
 	uint64_t dirty_bytes;
 	uint64_t epochs_pending;
 	uint64_t oldest_dirty_ns;
@@ -36,6 +39,8 @@ struct report {
 	uint64_t target_write_bytes;
 	uint64_t readahead_bytes;
 	uint64_t readahead_wasted_bytes;
+	const struct cache_damage *damage; /* NULL: unknown */
+	unsigned damages;                  /* members of it */
 	const struct blk_session *session;
 	unsigned sessions;
 };

@@ -10,11 +10,13 @@
  */
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cmd/daemon.h"
+#include "cmd/damage.h"
 #include "cmd/report.h"
 #include "cmd/warm_job.h"
 #include "core/cleanup.h"
@@ -75,6 +77,7 @@ static enum phase phase_now(struct daemon *d)
 static json_t *status(void *ctx)
 {
 	struct blk_session session[REPORT_SESSIONS];
+	struct cache_damage damage[REPORT_DAMAGES];
 	struct daemon *d = ctx;
 	struct cache_status st;
 	struct blk_stats far;
@@ -96,6 +99,7 @@ static json_t *status(void *ctx)
 	r.cache_limit_bytes = st.limit_bytes;
 	r.cache_used_bytes = st.used_bytes;
 	r.cached_bytes = st.cached_bytes;
+	r.max_dirty_bytes = st.max_dirty_bytes;
 	r.dirty_bytes = st.dirty_bytes;
 	r.epochs_pending = st.epochs_pending;
 	r.oldest_dirty_ns = st.oldest_dirty_ns;
@@ -107,6 +111,9 @@ static json_t *status(void *ctx)
 	r.target_write_bytes = far.write_bytes;
 	r.readahead_bytes = st.readahead_bytes;
 	r.readahead_wasted_bytes = st.readahead_wasted_bytes;
+	r.damage = damage;
+	r.damages = MIN(cache_damages(d->stack.cache, damage, REPORT_DAMAGES),
+			(unsigned)REPORT_DAMAGES);
 	r.session = session;
 	r.sessions = MIN(n, (unsigned)REPORT_SESSIONS);
 	return report_json(&r);
@@ -217,19 +224,21 @@ static void set_state(json_t *o, const char *state)
 	json_object_set_new(o, "state", json_string(state));
 }
 
-static void set_result(json_t *o, int result)
+static void set_result(json_t *o, struct daemon *d, int result)
 {
+	char text[DAMAGE_TEXT_MAX];
+
 	if (result == 0) {
 		set_state(o, "done");
 		return;
 	}
 	set_state(o, "failed");
-	json_object_set_new(
-		o, "error",
-		json_string(result == -EIO ? "damage keeps dirty data from being sent (see nearblk "
-					     "status); it is kept"
-			    : result == -ESHUTDOWN ? "the volume was stopped"
-						   : strerror(-result)));
+	if (result == -EIO)
+		damage_text(d->stack.cache, d->conf->stack.cache_dir, text);
+	else
+		snprintf(text, sizeof(text), "%s",
+			 result == -ESHUTDOWN ? "the volume was stopped" : strerror(-result));
+	json_object_set_new(o, "error", json_string(text));
 }
 
 /* What every kind that sends data says about how far it is. */
@@ -257,7 +266,7 @@ static void umount_progress(const struct job *j, json_t *o)
 	char error[sizeof(d->umount_error)] = "";
 	enum umount_step step;
 	uint64_t left;
-	bool busy, ours;
+	bool busy, ours, unsafe;
 
 	pthread_mutex_lock(&d->lock);
 	ours = d->umount_job == j;
@@ -266,6 +275,7 @@ static void umount_progress(const struct job *j, json_t *o)
 	step = d->umount;
 	busy = d->umount_busy;
 	left = d->final_bytes;
+	unsafe = d->final_unsafe;
 	memcpy(error, d->umount_error, sizeof(error));
 	pthread_mutex_unlock(&d->lock);
 	if (!ours) {
@@ -277,6 +287,7 @@ static void umount_progress(const struct job *j, json_t *o)
 	json_object_set_new(o, "unmounted",
 			    json_boolean(step != UMOUNT_WANTED && step != UMOUNT_FAILED));
 	json_object_set_new(o, "busy", json_boolean(busy));
+	json_object_set_new(o, "unsafe", json_boolean(unsafe));
 	set_drain(o, d, left);
 	set_state(o, step == UMOUNT_DONE ? "done" : step == UMOUNT_FAILED ? "failed" : "running");
 	if (error[0])
@@ -300,7 +311,7 @@ static json_t *job_progress(void *ctx, void *job)
 		/* fall through */
 	case JOB_DROP:
 		if (atomic_load(&j->ended))
-			set_result(o, j->result);
+			set_result(o, ctx, j->result);
 		else
 			set_state(o, "running");
 		break;

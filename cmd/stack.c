@@ -13,7 +13,9 @@
 #include "cache/cache.h"
 #include "cache/lio.h"
 #include "cmd/place.h"
+#include "control/socket.h"
 #include "core/cleanup.h"
+#include "core/clock.h"
 #include "core/filter_count.h"
 #include "core/filter_delay.h"
 #include "core/log.h"
@@ -23,6 +25,9 @@
 /* Threads that run the cache's tasks, and those that do what io_uring cannot. */
 #define SCHED_THREADS 4
 #define LIO_THREADS 4
+
+/* How long a mount waits for the lock while nobody serves the directory. */
+#define LOCK_WAIT_NS (5 * NSEC_PER_SEC)
 
 /* A first mount with less free space than this has no cache worth the name. */
 #define FREE_MIN (64ull << 20)
@@ -34,6 +39,13 @@
 static uint64_t with_overhead(uint64_t volume_bytes)
 {
 	return round_up(volume_bytes + volume_bytes / 32 + (64ull << 20), 1ull << 20);
+}
+
+/* What a first mount that was cut short may have left: it proves nothing, and is in nobody's way.
+ */
+static bool may_precede(const char *name)
+{
+	return strcmp(name, "lock") == 0 || strcmp(name, "run") == 0 || strcmp(name, "log") == 0;
 }
 
 int stack_prepare_dir(const char *dir, struct err *err)
@@ -56,10 +68,9 @@ int stack_prepare_dir(const char *dir, struct err *err)
 		return r;
 	}
 	while ((e = readdir(d))) {
-		if (strncmp(e->d_name, "identity.", 9) == 0 || strcmp(e->d_name, "lock") == 0) {
+		if (strncmp(e->d_name, "identity.", 9) == 0) {
 			known = true;
-		} else if (e->d_name[0] != '.' && strcmp(e->d_name, "log") != 0 &&
-			   strcmp(e->d_name, "run") != 0 && !foreign) {
+		} else if (e->d_name[0] != '.' && !may_precede(e->d_name) && !foreign) {
 			foreign = true;
 			snprintf(name, sizeof(name), "%s", e->d_name);
 		}
@@ -78,19 +89,23 @@ int stack_prepare_dir(const char *dir, struct err *err)
 	return r;
 }
 
-/* Take the directory's lock. `nearblk status` holds it for a moment when it looks: not a reason to
- * fail. */
+/*
+ * Take the directory's lock. `nearblk status` holds it while it looks, and a daemon on its way out
+ * to the end: not a reason to fail. One that serves is.
+ */
 static int open_dir(const char *dir, struct lio **ret, struct err *err)
 {
+	uint64_t end = clock_monotonic_ns() + LOCK_WAIT_NS;
+	char run[PATH_MAX];
 	int r;
 
-	for (int i = 0; i < 10; i++) {
+	for (;;) {
 		r = lio_posix_open(dir, LIO_THREADS, ret, err);
-		if (r != -EBUSY)
+		if (r != -EBUSY || clock_monotonic_ns() >= end ||
+		    control_socket_answers(dir, place_run_dir(run)))
 			return r;
 		usleep(30000);
 	}
-	return r;
 }
 
 /* For people who look at the directory later; a very long URL is cut. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,6 +90,22 @@ static void print_sessions(const json_t *o)
 	}
 }
 
+static void print_damage(const json_t *o)
+{
+	json_t *list = json_object_get(o, "damaged_ranges"), *d;
+	size_t i;
+
+	json_array_foreach(list, i, d)
+	{
+		char size[CELL], text[3 * CELL];
+
+		snprintf(text, sizeof(text), "%s at %" PRIu64 "+%" PRIu64,
+			 size_of(d, "length", size), volume_bytes(d, "offset"),
+			 volume_bytes(d, "length"));
+		line(i ? "" : "damaged", text);
+	}
+}
+
 static void print_one(const json_t *o)
 {
 	char a[CELL], b[CELL], c[CELL], text[4 * CELL];
@@ -100,6 +117,7 @@ static void print_one(const json_t *o)
 	line("state", text);
 	line("size", size_of(o, "size_bytes", a));
 	print_dirty(o);
+	print_damage(o);
 	line("far as of", text_of(o, "far_as_of"));
 	snprintf(text, sizeof(text), "%s of the volume; %s used of at most %s",
 		 size_of(o, "cached_bytes", a), size_of(o, "cache_used_bytes", b),
@@ -186,33 +204,43 @@ static int print_json(const json_t *value)
 	return EXIT_DONE;
 }
 
+struct found {
+	json_t *list;
+	bool silent; /* one did not answer */
+};
+
 static int ask(void *ctx, struct volume *v)
 {
+	struct found *found = ctx;
 	struct err err = { .text = "" };
 	json_t *status;
+	int r = control_call(v->client, "GET", "/v1/status", NULL, &status, &err);
 
-	if (control_call(v->client, "GET", "/v1/status", NULL, &status, &err) == 0)
-		json_array_append_new(ctx, status);
-	else
+	if (r == 0) {
+		json_array_append_new(found->list, status);
+	} else if (r != -ECONNREFUSED && r != -ECONNRESET) { /* else it has just ended */
 		cmd_fail("%s: %s", v->mountpoint, err.text);
+		found->silent = true;
+	}
 	return 0;
 }
 
 static int status_all(bool json)
 {
-	json_t *list = json_array();
+	struct found found = { .list = json_array() };
 	int r;
 
-	volume_each(ask, list);
-	offline_scan(list);
+	if (volume_each(ask, &found) < 0)
+		found.silent = true;
+	offline_scan(found.list);
 	if (json)
-		r = print_json(list);
-	else if (json_array_size(list) == 0)
+		r = print_json(found.list);
+	else if (json_array_size(found.list) == 0)
 		r = puts("no volumes") < 0 ? EXIT_FAILED : EXIT_DONE;
 	else
-		r = print_table(list);
-	json_decref(list);
-	return r;
+		r = print_table(found.list);
+	json_decref(found.list);
+	return found.silent ? EXIT_FAILED : r;
 }
 
 static int status_one(const char *mountpoint, bool json)

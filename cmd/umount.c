@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Three steps, each of which leaves a sound state if it is the last: send what is dirty while still
- * mounted (so that a timeout or Ctrl-C changes nothing), unmount, and have the daemon send what was
- * written between the two.
+ * Refused at once where somebody uses it. Then three steps, each of which leaves a sound state if
+ * it is the last: send what is dirty while still mounted (so that a timeout or Ctrl-C changes
+ * nothing), unmount, and have the daemon send what was written between the two.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -42,42 +42,19 @@ static int clean_up_dead(const char *mountpoint, struct err *err)
 	return EXIT_LEFT;
 }
 
-static const char *left_text(const json_t *progress, char buf[48])
-{
-	uint64_t left = volume_bytes(progress, "bytes_left");
-	char size[16];
-
-	if (left == UINT64_MAX)
-		return "an unknown amount";
-	snprintf(buf, 48, "%s (%" PRIu64 " bytes)", format_size(left, size), left);
-	return buf;
-}
-
 static int still_mounted(struct volume *v, enum job_end end, const json_t *last,
-			 const struct err *err)
+			 const struct err *err, const char *hint)
 {
-	const char *why = json_string_value(json_object_get(last, "error"));
-	char left[48];
+	char left[48], suffix[160];
 
-	if (end == JOB_LOST)
-		return cmd_fail("%s: %s; what was dirty is safe in %s, mount it again to send it",
-				v->mountpoint, err->text, v->cache_dir);
-	if (end == JOB_REFUSED)
-		return cmd_fail("%s: %s", v->mountpoint, err->text);
-	cmd_fail("%s: %s; still mounted, %s not yet at the target", v->mountpoint,
-		 end == JOB_TIMEOUT       ? "the time is over"
-		 : end == JOB_INTERRUPTED ? "interrupted"
-		 : why                    ? why
-					  : "the flush failed",
-		 left_text(last, left));
-	return EXIT_LEFT;
+	snprintf(suffix, sizeof(suffix), "; still mounted, %s not yet at the target%s",
+		 volume_left(last, left), hint);
+	return volume_not_done(v, end, last, err, true, suffix);
 }
 
-static int busy(struct volume *v)
+static int busy(struct volume *v, const char *who)
 {
-	char who[512];
-
-	if (mount_holders(v->mountpoint, who, sizeof(who)) > 0)
+	if (*who)
 		return cmd_fail("%s is busy: used by %s; end that use first, then try again",
 				v->mountpoint, who);
 	return cmd_fail("%s is busy: used by something this user may not see; still mounted",
@@ -93,7 +70,7 @@ static int unmounted(struct volume *v, enum job_end end, const json_t *last, boo
 
 	if (end == JOB_INTERRUPTED) {
 		cmd_fail("%s: unmounted; the daemon (pid %d) still sends %s", v->mountpoint,
-			 (int)v->pid, left_text(last, text));
+			 (int)v->pid, volume_left(last, text));
 		return EXIT_LEFT;
 	}
 	if (!volume_wait_exit(v, EXIT_NS) && v->pidfd >= 0)
@@ -103,11 +80,13 @@ static int unmounted(struct volume *v, enum job_end end, const json_t *last, boo
 		printf("%s: unmounted; everything is at the target\n", v->mountpoint);
 		return EXIT_DONE;
 	}
-	if (why)
-		return cmd_fail("%s: unmounted; %s not yet at the target, kept in %s, but %s",
-				v->mountpoint, left_text(last, text), v->cache_dir, why);
+	if (why) {
+		cmd_fail("%s: unmounted; %s not yet at the target, kept in %s, but %s",
+			 v->mountpoint, volume_left(last, text), v->cache_dir, why);
+		return json_is_true(json_object_get(last, "unsafe")) ? EXIT_FAILED : EXIT_LEFT;
+	}
 	printf("%s: unmounted; %s not yet at the target, kept in %s; mount it again to send it\n",
-	       v->mountpoint, left_text(last, text), v->cache_dir);
+	       v->mountpoint, volume_left(last, text), v->cache_dir);
 	return no_flush ? EXIT_DONE : EXIT_LEFT;
 }
 
@@ -115,13 +94,21 @@ static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
 {
 	struct err err = { .text = "" };
 	json_t *last = NULL, *request;
+	char who[512];
 	enum job_end end;
 	int status;
 
+	/* Told at once: it may take long until all is sent, and then it would be refused. */
+	if (mount_holders(v->mountpoint, who, sizeof(who)) > 0)
+		return busy(v, who);
 	if (!no_flush) {
 		end = volume_job(v, json_pack("{s:s}", "kind", "flush"), deadline_ns,
 				 volume_show_drain, &last, &err);
-		status = end == JOB_DONE ? EXIT_DONE : still_mounted(v, end, last, &err);
+		status = end == JOB_DONE
+				 ? EXIT_DONE
+				 : still_mounted(v, end, last, &err,
+						 end == JOB_FAILED ? " (--no-flush unmounts it)"
+								   : "");
 		json_decref(last);
 		if (status != EXIT_DONE)
 			return status;
@@ -138,12 +125,14 @@ static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
 	 */
 	end = volume_job(v, request, deadline_ns == UINT64_MAX ? UINT64_MAX : deadline_ns + EXIT_NS,
 			 volume_show_drain, &last, &err);
-	if (json_is_true(json_object_get(last, "busy")))
-		status = busy(v);
-	else if (end == JOB_DONE || json_is_true(json_object_get(last, "unmounted")))
+	if (json_is_true(json_object_get(last, "busy"))) {
+		mount_holders(v->mountpoint, who, sizeof(who));
+		status = busy(v, who);
+	} else if (end == JOB_DONE || json_is_true(json_object_get(last, "unmounted"))) {
 		status = unmounted(v, end, last, no_flush);
-	else
-		status = still_mounted(v, end, last, &err);
+	} else {
+		status = still_mounted(v, end, last, &err, "");
+	}
 	json_decref(last);
 	return status;
 }
@@ -152,11 +141,10 @@ static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
 static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
 {
 	struct err err = { .text = "" };
-	struct cache_identity id;
+	struct offline found;
 	json_t *last = NULL;
 	enum job_end end = JOB_LOST;
 	char left[48], size[16];
-	uint64_t dirty;
 	int r;
 
 	if (!no_flush)
@@ -164,20 +152,21 @@ static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
 				 volume_show_drain, &last, &err);
 	if (end == JOB_TIMEOUT || end == JOB_INTERRUPTED || no_flush) {
 		cmd_fail("%s: unmounted already; the daemon (pid %d) still sends %s", v->mountpoint,
-			 (int)v->pid, left_text(last, left));
+			 (int)v->pid, volume_left(last, left));
 		json_decref(last);
 		return EXIT_LEFT;
 	}
 	json_decref(last);
 	volume_wait_exit(v, EXIT_NS);
-	r = offline_look(v->cache_dir, &id, &dirty);
+	r = offline_look(v->cache_dir, &found);
 	if (r == 0 || (r == -EBUSY && end == JOB_DONE)) {
 		printf("%s: unmounted; everything is at the target\n", v->mountpoint);
 		return EXIT_DONE;
 	}
 	cmd_fail("%s: unmounted; %s not yet at the target, kept in %s; mount it again to send it",
 		 v->mountpoint,
-		 r == 1 && dirty != UINT64_MAX ? format_size(dirty, size) : "an unknown amount",
+		 r == 1 && found.dirty_bytes != UINT64_MAX ? format_size(found.dirty_bytes, size)
+							   : "an unknown amount",
 		 v->cache_dir);
 	return EXIT_LEFT;
 }

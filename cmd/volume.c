@@ -2,6 +2,7 @@
 #include "cmd/volume.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "cmd/cmd.h"
+#include "cmd/place.h"
 #include "cmd/progress.h"
 #include "control/socket.h"
 #include "core/cleanup.h"
@@ -63,6 +66,7 @@ static int volume_open(const char *path, struct volume *ret, struct err *err)
 struct walk {
 	int (*each)(void *ctx, struct volume *v);
 	void *ctx;
+	bool silent; /* one did not answer */
 };
 
 static int walk_one(void *ctx, const char *path)
@@ -75,7 +79,8 @@ static int walk_one(void *ctx, const char *path)
 	if (r == -ECONNREFUSED || r == -ECONNRESET)
 		return 0; /* left by a daemon that is gone */
 	if (r < 0) {
-		fprintf(stderr, "nearblk: %s\n", err.text);
+		cmd_fail("%s", err.text);
+		w->silent = true;
 		return 0;
 	}
 	r = w->each(w->ctx, &v);
@@ -85,9 +90,11 @@ static int walk_one(void *ctx, const char *path)
 
 int volume_each(int (*each)(void *ctx, struct volume *v), void *ctx)
 {
-	struct walk w = { each, ctx };
+	struct walk w = { each, ctx, false };
+	char run[PATH_MAX];
+	int r = control_socket_each(place_run_dir(run), walk_one, &w);
 
-	return control_socket_each(walk_one, &w);
+	return r == 0 && w.silent ? -EIO : r;
 }
 
 struct search {
@@ -276,4 +283,43 @@ enum job_end volume_job(struct volume *v, json_t *request, uint64_t deadline_ns,
 	else
 		json_decref(last);
 	return end;
+}
+
+const char *volume_left(const json_t *progress, char buf[48])
+{
+	uint64_t left = volume_bytes(progress, "bytes_left");
+	char size[16];
+
+	if (left == UINT64_MAX)
+		return "an unknown amount";
+	snprintf(buf, 48, "%s (%" PRIu64 " bytes)", format_size(left, size), left);
+	return buf;
+}
+
+int volume_not_done(struct volume *v, enum job_end end, const json_t *last, const struct err *err,
+		    bool sends, const char *suffix)
+{
+	const char *why = json_string_value(json_object_get(last, "error"));
+
+	switch (end) {
+	case JOB_LOST:
+		if (sends)
+			return cmd_fail("%s: %s; what was dirty is safe in %s, mount it again to "
+					"send it",
+					v->mountpoint, err->text, v->cache_dir);
+		/* fall through */
+	case JOB_REFUSED:
+		return cmd_fail("%s: %s", v->mountpoint, err->text);
+	case JOB_TIMEOUT:
+		why = "the time is over";
+		break;
+	case JOB_INTERRUPTED:
+		why = "interrupted";
+		break;
+	case JOB_FAILED:
+	case JOB_DONE:
+		break;
+	}
+	cmd_fail("%s: %s%s", v->mountpoint, why ? why : "it failed", suffix);
+	return end == JOB_FAILED && !sends ? EXIT_FAILED : EXIT_LEFT;
 }

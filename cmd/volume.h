@@ -33,8 +33,9 @@ struct volume {
 int volume_find(const char *mountpoint, struct volume *ret, struct err *err);
 
 /*
- * Call @each with every daemon that answers; the volume is closed behind it. One that has a socket
- * but does not answer is said on standard error. Non-zero from @each ends the walk.
+ * Call @each with every daemon that answers; the volume is closed behind it. Non-zero from @each
+ * ends the walk and is returned. -EIO: one that has a socket did not answer, which is said on
+ * standard error; else 0.
  */
 int volume_each(int (*each)(void *ctx, struct volume *v), void *ctx);
 
@@ -61,6 +62,17 @@ enum job_end {
 enum job_end volume_job(struct volume *v, json_t *request, uint64_t deadline_ns,
 			void (*show)(const json_t *progress, char *text, size_t size),
 			json_t **ret_last, struct err *err);
+
+/*
+ * Say on standard error that a job did not come to its end (@end is not JOB_DONE) and why, @suffix
+ * behind it where the daemon is still there. @sends: the job was about dirty data, which stays.
+ * Returns the exit status. @last may be NULL.
+ */
+int volume_not_done(struct volume *v, enum job_end end, const json_t *last, const struct err *err,
+		    bool sends, const char *suffix);
+
+/* "12 MiB (12582912 bytes)": what is left to send; @buf or a constant. */
+const char *volume_left(const json_t *progress, char buf[48]);
 
 /* Words for flush-like jobs: "12 MiB left, 3.4 MiB/s, 4 s to go". */
 void volume_show_drain(const json_t *progress, char *text, size_t size);

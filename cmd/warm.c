@@ -47,15 +47,10 @@ static int report(struct volume *v, enum job_end end, const json_t *last, const 
 {
 	uint64_t present = volume_bytes(last, "present_bytes");
 	uint64_t total = volume_bytes(last, "total_bytes");
-	const char *why = json_string_value(json_object_get(last, "error"));
 	char a[16], b[16];
 
-	if (end == JOB_INTERRUPTED) {
-		cmd_fail("%s: interrupted", v->mountpoint);
-		return EXIT_LEFT;
-	}
 	if (end != JOB_DONE)
-		return cmd_fail("%s: %s", v->mountpoint, why ? why : err->text);
+		return volume_not_done(v, end, last, err, false, "");
 	if (present < total)
 		printf("%s: %s of %s are in the cache; %s do not fit (see --cache-size)\n",
 		       v->mountpoint, format_size(present, a), format_size(total, b),

@@ -6,7 +6,7 @@
  *   GET    /v1/status     the status object that `nearblk status --json` prints
  *   GET    /v1/volume     what a client needs to find and end a daemon: mountpoint, pid, phase …
  *   POST   /v1/jobs       {"kind": K, …} begins something that takes time → {"id": N}
- *   GET    /v1/jobs/N     its progress: {"state": "running"|"done"|"failed"|"cancelled", …}
+ *   GET    /v1/jobs/N     its progress: {"state": "running"|"done"|"failed", …}
  *   DELETE /v1/jobs/N     its progress a last time; ends it if it runs, and forgets it
  *
  * Every error is {"error": TEXT} with 400 (not understood), 403, 404, 405, 409 (not now: busy), 413

@@ -72,7 +72,7 @@ static void setup(void)
 	strcpy(dir, "/tmp/nearblk-ctl-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	setenv("NEARBLK_RUNTIME_DIR", dir, 1);
-	ck_assert_int_eq(control_socket_path("/var/lib/nearblk/x", path, &err), 0);
+	ck_assert_int_eq(control_socket_path("/var/lib/nearblk/x", NULL, path, &err), 0);
 	finish = false;
 	live_jobs = 0;
 	ck_assert_msg(control_server_start(path, &ops, NULL, &server, &err) == 0, "%s", err.text);
@@ -305,13 +305,23 @@ START_TEST(test_sockets)
 	struct err err;
 	int n = 0;
 
-	ck_assert_int_eq(control_socket_each(count, &n), 0);
+	ck_assert_int_eq(control_socket_each(NULL, count, &n), 0);
 	ck_assert_int_eq(n, 1);
-	ck_assert_int_eq(control_socket_path("/var/lib/nearblk/y", other, &err), 0);
+	ck_assert_int_eq(control_socket_path("/var/lib/nearblk/y", NULL, other, &err), 0);
 	ck_assert_str_ne(other, path);
 	dead = control_client_create(other, TIMEOUT_NS);
 	ck_assert_int_eq(control_call(dead, "GET", "/v1/status", NULL, NULL, &err), -ECONNREFUSED);
 	control_client_destroy(dead);
+	ck_assert(control_socket_answers("/var/lib/nearblk/x", NULL));
+	ck_assert(!control_socket_answers("/var/lib/nearblk/y", NULL));
+	/* A fallback is looked into beside the own directory, and once if it is the same. */
+	ck_assert_int_eq(control_socket_each(dir, count, &n), 0);
+	ck_assert_int_eq(n, 2);
+	setenv("NEARBLK_RUNTIME_DIR", "/nonexistent/nearblk", 1);
+	ck_assert(!control_socket_answers("/var/lib/nearblk/x", NULL));
+	ck_assert_int_eq(control_socket_each(dir, count, &n), 0);
+	ck_assert_int_eq(n, 3);
+	setenv("NEARBLK_RUNTIME_DIR", dir, 1);
 
 	/* What a dead daemon left behind does not stop the next one. */
 	control_server_stop(server);
@@ -320,7 +330,7 @@ START_TEST(test_sockets)
 	ck_assert_int_eq(call("GET", "/v1/status", NULL, NULL, &err), 0);
 
 	chmod(dir, 0750);
-	ck_assert_int_eq(control_socket_path("/var/lib/nearblk/y", other, &err), -EPERM);
+	ck_assert_int_eq(control_socket_path("/var/lib/nearblk/y", NULL, other, &err), -EPERM);
 	chmod(dir, 0700);
 }
 END_TEST

@@ -11,7 +11,7 @@ trap 'rm -rf "$tmp"' EXIT
 
 # Print "file:line: declaration" for each offender in the tree in $1.
 offenders() {
-	(cd "$1" && find core policy transport cache mount control -name '*.h' 2>/dev/null |
+	(cd "$1" && find core policy transport cache mount control cmd -name '*.h' 2>/dev/null |
 		LC_ALL=C sort | xargs -r awk '
 	FNR == 1 { comment = macro = depth = covered = 0; text = "" }
 	{

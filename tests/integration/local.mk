@@ -2,6 +2,7 @@
 INTEGRATION_TESTS = \
 	tests/integration/cold-read.sh \
 	tests/integration/consumers.sh \
+	tests/integration/discover.sh \
 	tests/integration/ext4-loop.sh \
 	tests/integration/hostile.sh \
 	tests/integration/http-origin.sh \
@@ -10,8 +11,10 @@ INTEGRATION_TESTS = \
 	tests/integration/iscsi-outage.sh \
 	tests/integration/kill9.sh \
 	tests/integration/life.sh \
+	tests/integration/places.sh \
 	tests/integration/refusals.sh \
 	tests/integration/small-cache.sh \
+	tests/integration/status.sh \
 	tests/integration/user.sh \
 	tests/integration/warm-drop.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
