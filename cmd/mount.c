@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +100,18 @@ static int choose_faults(const struct option_value *v, struct stack_config *stac
 	return 0;
 }
 
+/* The commands and the daemon name volumes to each other as JSON, which is UTF-8. */
+static int check_name(const char *name, struct err *err)
+{
+	json_t *text = json_string(name);
+
+	if (!text)
+		return err_set(err, -EILSEQ, "%s: the name is not valid UTF-8; choose another",
+			       name);
+	json_decref(text);
+	return 0;
+}
+
 /* -EINVAL: the command line is wrong; another -errno: something it names is. */
 static int configure(struct option_set *set, struct daemon_config *conf, struct err *err)
 {
@@ -143,7 +156,13 @@ static int configure(struct option_set *set, struct daemon_config *conf, struct 
 	if (snprintf(conf->mountpoint, sizeof(conf->mountpoint), "%s", mountpoint) >=
 	    (int)sizeof(conf->mountpoint))
 		return err_set(err, -ENAMETOOLONG, "%s: the path is too long", set->operand[1]);
-	r = stack_prepare_dir(stack->cache_dir, err);
+	r = check_name(set->operand[0], err);
+	if (r == 0)
+		r = check_name(conf->mountpoint, err);
+	if (r == 0)
+		r = check_name(stack->cache_dir, err);
+	if (r == 0)
+		r = stack_prepare_dir(stack->cache_dir, err);
 	return r == -EINVAL ? -EIO : r;
 }
 

@@ -36,6 +36,13 @@ test_url() {
 	refused 2 'missing operand' "$URL"
 }
 
+# Names that the commands could not tell the daemon.
+test_not_utf8() {
+	mkdir "$T/bad"$'\xff'
+	refused 1 'UTF-8' --cache-dir "$(fresh)" "$URL" "$T/bad"$'\xff'
+	refused 1 'UTF-8' --cache-dir "$T/cache"$'\xff' "$URL" "$MNT"
+}
+
 test_far_side() {
 	refused 1 'refused the connection.*running' --cache-dir "$(fresh)" --connect-timeout 3 \
 		"iscsi://127.0.0.1:$(free_port)/$IQN/1" "$MNT"
@@ -119,6 +126,7 @@ tgtd_lun one "$IQN" 1 "$T/disk"
 tgtd_lun two "$IQN" 2 "$T/disk2"
 URL=iscsi://$TGTD_PORTAL/$IQN/1
 test_url
+test_not_utf8
 test_far_side
 test_silent_portal
 test_options
