@@ -299,6 +299,7 @@ unsigned readahead_access(struct readahead *ra, const struct readahead_env *env,
 		else
 			learn_sequential(ra, s, own, own_length);
 	}
+	s->missed |= !hit;
 	s->used_seq = ++ra->seq;
 	s->used_ns = env->now_ns;
 	readahead_check(ra);

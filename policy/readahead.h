@@ -47,6 +47,7 @@ struct readahead_stream {
 	bool mirrored;
 	bool limited;
 	bool asked_any;
+	bool missed; /* something it read was not here */
 	uint64_t used_ns;
 	uint64_t used_seq;
 	uint64_t low, high;

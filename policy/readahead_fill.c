@@ -62,6 +62,9 @@ static uint64_t target_of(const struct readahead *ra, const struct readahead_env
 		target = MIN(target, WINDOW_MOST_BYTES);
 		target = MAX(target, WINDOW_LEAST_BYTES);
 	}
+	/* Over what is here already the reader runs fast and may stop anywhere. */
+	if (!s->missed)
+		target = MIN(target, (uint64_t)START_MAX_BYTES);
 	share = MAX(share, MIN((uint64_t)UNIT_BYTES, env->budget_bytes));
 	return round_down(MIN(target, share), READAHEAD_ALIGN_BYTES);
 }

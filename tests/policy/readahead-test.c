@@ -52,13 +52,18 @@ static void check_ranges(unsigned n, unsigned max)
 		  sum(n) <= env.budget_bytes - env.in_flight_bytes || !n);
 }
 
-static unsigned access_at(uint64_t offset, uint64_t length)
+static unsigned access_as(uint64_t offset, uint64_t length, bool hit)
 {
-	unsigned n = readahead_access(&ra, &env, offset, length, true, out, MAX_RANGES);
+	unsigned n = readahead_access(&ra, &env, offset, length, hit, out, MAX_RANGES);
 
 	check_ranges(n, MAX_RANGES);
 	env.now_ns += NSEC_PER_MSEC;
 	return n;
+}
+
+static unsigned access_at(uint64_t offset, uint64_t length)
+{
+	return access_as(offset, length, false);
 }
 
 /* Each row: accesses in units of @unit from 1 GiB on, and the first one that starts readahead. */
@@ -97,6 +102,30 @@ START_TEST(test_start)
 			return;
 	}
 	ck_assert_msg(!patterns[_i].starts, "%s: never starts", patterns[_i].name);
+}
+END_TEST
+
+/* A reader that has found all it read looks ahead a little, and far once something is missing. */
+START_TEST(test_all_here)
+{
+	uint64_t at = GIB, end = 0;
+
+	setup();
+	for (; at < GIB + 64 * MIB; at += 128 * KIB) {
+		unsigned n = access_as(at, 128 * KIB, true);
+
+		for (unsigned i = 0; i < n; i++)
+			end = MAX(end, out[i].offset + out[i].length);
+		ck_assert(!end || end <= at + 128 * KIB + 2 * MIB);
+	}
+	ck_assert_uint_ge(end, at);
+	for (unsigned k = 0; k < 4; k++, at += 128 * KIB) {
+		unsigned n = access_as(at, 128 * KIB, k > 0);
+
+		for (unsigned i = 0; i < n; i++)
+			end = MAX(end, out[i].offset + out[i].length);
+	}
+	ck_assert_uint_gt(end, at + 2 * MIB);
 }
 END_TEST
 
@@ -476,6 +505,7 @@ int main(void)
 	TCase *tc = tcase_create("readahead");
 
 	tcase_add_loop_test(tc, test_start, 0, (int)ARRAY_SIZE(patterns));
+	tcase_add_test(tc, test_all_here);
 	tcase_add_loop_test(tc, test_no_overlap, 0, 2);
 	tcase_add_test(tc, test_end_of_volume);
 	tcase_add_test(tc, test_budget);
