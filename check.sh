@@ -381,6 +381,7 @@ main() {
 
 	become_root ${arguments[@]+"${arguments[@]}"}
 	[ "${1:-}" = --deps ] || need_devices
+	need_mtab
 	install_packages "${BUILD_PACKAGES[@]}" "${DEMO_PACKAGES[@]}" "${PEER_PACKAGES[@]}" \
 		"${TEST_PACKAGES[@]}"
 	[ "${1:-}" != --deps ] || return 0

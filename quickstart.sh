@@ -240,6 +240,7 @@ main() {
 	parse "$@"
 	become_root ${arguments[@]+"${arguments[@]}"}
 	need_devices
+	need_mtab
 	install_packages "${BUILD_PACKAGES[@]}" "${DEMO_PACKAGES[@]}"
 	[ "$COMPARE" = no ] || install_packages "${PEER_PACKAGES[@]}"
 	build

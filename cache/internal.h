@@ -3,10 +3,10 @@
  * What the files of cache/ share: the one struct, the one lock, and how work
  * leaves it. Not for other folders.
  *
- * Rooms: cache.c (device, life), read.c (requests to pieces), fetch.c (misses), write.c
- * (requests to records, throttle, flush), append.c (batches into segments), segment.c (the pool
- * of segment files), destage.c + epoch.c (write-back), janitor.c (preparing and evicting), indexq.c
- * (ordered index updates), recover.c + table.c (opening).
+ * Rooms: cache.c (device, life), read.c (requests to pieces), fetch.c (misses), write.c (requests
+ * to records, throttle, flush), append.c (batches into segments), segment.c (the pool of segment
+ * files), destage.c + epoch.c + plan.c (write-back), janitor.c + prepare.c + empty.c (segments made
+ * ready, and taken back), indexq.c (ordered index updates), recover.c + scan.c + table.c (opening).
  *
  * Locking. One mutex, cache->lock, guards everything here unless a field says
  * otherwise. No I/O, no index call, no done() and no log line happens under it: what must happen

@@ -1,59 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The janitor: one task that keeps prepared segments in stock and empties old
- * ones for that. It may wait for the disk; nobody waits for it but writers at a full cache.
- *
- * Emptying a segment, phase by phase:
- *
- *	COPYING   its table is read; live blocks that were hot are appended to the main store, the
- *	          others leave the map
- *	SETTLING  the index forgets what the records covered, but for what clean data replaced
- *	WAITING   all of that is durable in the index, and no reader is left
- *	→ FREE
+ * The janitor: one task that keeps prepared segments in stock (prepare.c) and empties old ones for
+ * that (empty.c). It may wait for the disk; nobody waits for it but writers at a full cache.
  *
  * Only clean segments are emptied: of the clean store, or the tail of the guest log once its last
- *record is durable at the target. Asserted at the end: no map entry points to it.
+ * record is durable at the target.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache/internal.h"
-#include "core/crc32c.h"
-#include "core/log.h"
+#include "cache/janitor.h"
+#include "core/cleanup.h"
 #include "policy/evict.h"
 
 #define PROBATION_PERCENT 10
-#define COPY_WINDOW_BLOCKS 1024u
-#define FILL_BYTES (1u << 20)
 #define DISK_FULL_RETRY_NS NSEC_PER_SEC
-/* Zeroes are remembered across restarts in runs up to this many blocks. */
-#define ZERO_INDEX_BLOCKS (4ull << 20)
-
-enum phase { NOTHING, COPYING, SETTLING, WAITING };
-
-struct janitor {
-	struct cache *cache;
-	struct task task;
-	struct sched_timer retry;
-	bool posted, kicked; /* guarded by the cache's lock, like all below */
-	bool stuck;          /* nothing could be emptied; until the next kick from outside */
-	int error;           /* of the last try to prepare a segment */
-
-	enum phase phase;
-	uint32_t victim;
-	bool unlink; /* give the space back to the file system */
-	struct seg_table table;
-	uint32_t record, crc_at; /* cursor into the table */
-	unsigned copies;         /* blocks being appended */
-	uint32_t keep_left;
-	bool barrier_out, barrier_done;
-
-	unsigned drops_wanted, drops_done;
-	bool dropping;
-	unsigned drop_heads; /* a bit per head still to be sealed for the drop */
-};
 
 void janitor_kick(struct cache *c)
 {
@@ -83,134 +45,9 @@ bool janitor_dropped(const struct cache *c)
 	return c->janitor->drops_done == c->janitor->drops_wanted;
 }
 
-static void come_again(struct cache *c)
+void janitor_come_again(struct cache *c)
 {
 	sched_arm(c->sched, &c->janitor->retry, sched_now(c->sched) + DISK_FULL_RETRY_NS);
-}
-
-/* ---- preparing ---- */
-
-/* Write every block of the file once. 0 or -errno. */
-static int fill(struct cache *c, struct lio_file *file)
-{
-	uint64_t bytes = (uint64_t)c->seg_slots * FORMAT_SLOT_BYTES;
-	cleanup_free uint8_t *zero = aligned_alloc(FORMAT_SLOT_BYTES, FILL_BYTES);
-	int r = 0;
-
-	if (!zero)
-		return -ENOMEM;
-	memset(zero, 0, FILL_BYTES);
-	for (uint64_t at = 0; at < bytes && r == 0; at += FILL_BYTES)
-		r = lio_write_sync(c->lio, file, zero, MIN(FILL_BYTES, bytes - at), at);
-	if (r == 0)
-		r = lio_fdatasync(c->lio, file);
-	return r == 0 ? lio_sync_dir(c->lio) : r;
-}
-
-/* No lock held; the segment is PREPARING, so it is ours. */
-static int prepare_file(struct cache *c, uint32_t i, enum format_class class, bool *ret_filled)
-{
-	struct segment *s = &c->seg[i];
-	uint64_t bytes = (uint64_t)c->seg_slots * FORMAT_SLOT_BYTES, now;
-	char name[32];
-	int r;
-
-	segment_name(i, name);
-	if (!s->file) {
-		r = lio_open(c->lio, name, LIO_CREATE, &s->file);
-		if (r < 0)
-			return r;
-	}
-	*ret_filled = s->filled;
-	r = lio_size(c->lio, s->file, &now);
-	if (r < 0)
-		return r;
-	if (now != bytes) {
-		*ret_filled = false;
-		r = lio_truncate(c->lio, s->file, bytes);
-		if (r < 0)
-			return r;
-	}
-	if (class == FORMAT_LOG && !*ret_filled) {
-		r = fill(c, s->file);
-		*ret_filled = r == 0;
-	}
-	return r;
-}
-
-static void give_back(struct cache *c, uint32_t i)
-{
-	struct segment *s = &c->seg[i];
-	char name[32];
-
-	segment_name(i, name);
-	lio_close(c->lio, s->file);
-	s->file = NULL;
-	s->filled = false;
-	lio_unlink(c->lio, name);
-}
-
-/* The lock is held and dropped meanwhile. */
-static void prepare(struct cache *c, uint32_t i, enum format_class class, struct todo *todo)
-{
-	struct segment *s = &c->seg[i];
-	bool was_absent = s->state == SEG_ABSENT, filled = false, full;
-	int r;
-
-	s->state = SEG_PREPARING;
-	cache_unlock(c, todo);
-	r = prepare_file(c, i, class, &filled);
-	if (r < 0 && was_absent)
-		give_back(c, i);
-	cache_lock(c, todo);
-	s->filled = filled;
-	if (r == 0) {
-		c->files += was_absent;
-		r = segment_arm(c, s);
-	}
-	full = r < 0 && !c->disk_full;
-	c->janitor->error = r;
-	if (r < 0) {
-		s->state = s->file ? SEG_FREE : SEG_ABSENT;
-		c->disk_full = r == -ENOSPC || r == -EDQUOT;
-		c->janitor->stuck = !c->disk_full;
-		come_again(c);
-	} else {
-		c->disk_full = false;
-		s->class = class;
-		s->state = SEG_READY;
-		if (class == FORMAT_LOG) {
-			c->prepared_log++;
-			append_kick(&c->log, todo);
-		} else {
-			c->prepared_clean++;
-			append_kick(&c->store[0], todo);
-			append_kick(&c->store[1], todo);
-		}
-	}
-	cache_unlock(c, todo);
-	if (full)
-		log_warning(
-			"cache: no new segment: %s; clean data is given back, then writers wait",
-			strerror(-r));
-	cache_lock(c, todo);
-}
-
-/* A segment to prepare, or -1. For the log one that is filled already, if there is. */
-static int pick_empty(const struct cache *c, enum format_class class, bool beyond)
-{
-	int best = -1;
-
-	for (uint32_t i = 0; i < c->nsegs; i++) {
-		const struct segment *s = &c->seg[i];
-
-		if (s->state == SEG_FREE && s->filled == (class == FORMAT_LOG))
-			return (int)i;
-		if (s->state == SEG_FREE ||
-		    (s->state == SEG_ABSENT && best < 0 && (beyond || c->files < c->limit_segs)))
-			best = (int)i;
-	}
-	return best;
 }
 
 /* ---- choosing ---- */
@@ -251,7 +88,7 @@ static bool choose_victim(struct cache *c)
 	unsigned n = 0;
 
 	if (!cand) {
-		come_again(c);
+		janitor_come_again(c);
 		return false;
 	}
 	for (uint32_t i = 0; i < c->nsegs; i++) {
@@ -298,297 +135,6 @@ static bool choose_victim(struct cache *c)
 	return true;
 }
 
-/* ---- copying ---- */
-
-struct copy {
-	struct append_op op;
-	struct iovec iov;
-	uint32_t from; /* slot over all segments */
-	uint8_t *buf;
-	uint32_t crc[MAP_LEAF_BLOCKS];
-};
-
-static void copied(struct cache *c, struct append_op *op, int result, struct todo *todo)
-{
-	struct copy *copy = container_of(op, struct copy, op);
-	uint32_t to = op->segment * c->seg_slots + op->record.slot;
-
-	for (uint32_t i = 0; i < op->record.nblocks; i++) {
-		uint64_t blk = op->record.blk + i;
-
-		/* The old slot is not reused while we are here, so equal means unchanged. */
-		if (map_get(&c->map, blk) != map_entry(copy->from + i, copy->crc[i]))
-			continue;
-		if (result < 0) {
-			cache_map_set(c, blk, MAP_ENTRY_NONE);
-			continue;
-		}
-		cache_map_set(c, blk, map_entry(to + i, copy->crc[i]));
-		indexq_put(c, blk, 1, to + i, &copy->crc[i]);
-	}
-	c->janitor->copies -= op->record.nblocks;
-	free(copy->buf);
-	free(copy);
-	janitor_kick(c);
-	cache_put(c);
-}
-
-static bool bit(const uint64_t *map, uint32_t i)
-{
-	return map[i / 64] >> (i % 64) & 1;
-}
-
-/* Copy [k, k + n) of the record's blocks on. The lock is held and dropped while reading. */
-static void copy_run(struct cache *c, const struct format_record *r, uint32_t k, uint32_t n,
-		     const uint32_t *crc, struct todo *todo)
-{
-	struct janitor *j = c->janitor;
-	struct segment *s = &c->seg[j->victim];
-	struct copy *copy = calloc(1, sizeof(*copy));
-	int bad = 0;
-
-	if (copy)
-		copy->buf = aligned_alloc(BLK, (size_t)n * BLK);
-	if (!copy || !copy->buf) {
-		free(copy);
-		cache_map_fill(c, r->blk + k, n, MAP_ENTRY_NONE);
-		return;
-	}
-	cache_unlock(c, todo);
-	bad = lio_read_sync(c->lio, s->file, copy->buf, (size_t)n * BLK,
-			    (uint64_t)(r->slot + k) * FORMAT_SLOT_BYTES);
-	for (uint32_t i = 0; i < n && !bad; i++)
-		bad = crc32c(0, copy->buf + (size_t)i * BLK, BLK) != crc[k + i];
-	cache_lock(c, todo);
-	if (bad) {
-		/* Not what it should be: the target has it. */
-		for (uint32_t i = 0; i < n; i++)
-			if (map_get(&c->map, r->blk + k + i) ==
-			    map_entry(j->victim * c->seg_slots + r->slot + k + i, crc[k + i]))
-				cache_map_set(c, r->blk + k + i, MAP_ENTRY_NONE);
-		free(copy->buf);
-		free(copy);
-		return;
-	}
-	copy->from = j->victim * c->seg_slots + r->slot + k;
-	memcpy(copy->crc, crc + k, n * sizeof(*crc));
-	copy->iov = (struct iovec){ copy->buf, (size_t)n * BLK };
-	copy->op.record.kind = FORMAT_FILL;
-	copy->op.record.blk = r->blk + k;
-	copy->op.record.nblocks = n;
-	copy->op.record.seq = r->seq;
-	copy->op.iov = &copy->iov;
-	copy->op.iovcnt = 1;
-	copy->op.crc = copy->crc;
-	copy->op.appended = copied;
-	j->copies += n;
-	j->keep_left -= MIN(j->keep_left, n);
-	cache_get(c);
-	append_submit(&c->store[0], &copy->op, todo);
-}
-
-/* Drop or copy the live blocks of one record. The lock is held. */
-static void empty_record(struct cache *c, const struct format_record *r, const uint32_t *crc,
-			 struct todo *todo)
-{
-	struct janitor *j = c->janitor;
-	struct segment *s = &c->seg[j->victim];
-	uint32_t base = j->victim * c->seg_slots + r->slot;
-	uint32_t n = format_payload(r), k = 0;
-
-	if (!range_inside(r->blk, n, c->nblocks))
-		return;
-	while (k < n) {
-		uint32_t run = 0;
-
-		/* Live, hot, in a row. */
-		while (k + run < n && run < MIN(MAP_LEAF_BLOCKS, j->keep_left) &&
-		       map_get(&c->map, r->blk + k + run) ==
-			       map_entry(base + k + run, crc[k + run]) &&
-		       evict_keep_block(bit(s->hot, r->slot + k + run), s->probation,
-					bit(s->prefetched, r->slot + k + run)))
-			run++;
-		if (run) {
-			copy_run(c, r, k, run, crc, todo);
-			k += run;
-			continue;
-		}
-		if (map_get(&c->map, r->blk + k) == map_entry(base + k, crc[k])) {
-			if (bit(s->prefetched, r->slot + k)) {
-				c->readahead_wasted_bytes += BLK;
-				readahead_wasted(&c->ra, (r->blk + k) * BLK, BLK);
-			}
-			cache_map_set(c, r->blk + k, MAP_ENTRY_NONE);
-		}
-		k++;
-	}
-}
-
-/* The table cannot be read: find the blocks the slow way. The lock is held. */
-static void empty_blindly(struct cache *c)
-{
-	uint32_t victim = c->janitor->victim;
-
-	for (uint64_t blk = 0; blk < c->nblocks && c->seg[victim].live;) {
-		enum map_state state;
-		uint64_t n = map_run(&c->map, blk, c->nblocks - blk, &state);
-
-		for (uint64_t i = 0; state == MAP_DATA && i < n; i++)
-			if (slot_segment(c, map_entry_slot(map_get(&c->map, blk + i))) == victim)
-				cache_map_set(c, blk + i, MAP_ENTRY_NONE);
-		blk += n;
-	}
-	indexq_wipe(c);
-}
-
-static bool step_copying(struct cache *c, struct todo *todo)
-{
-	struct janitor *j = c->janitor;
-	struct segment *s = &c->seg[j->victim];
-
-	if (!j->table.record && j->record == 0) {
-		int r;
-
-		cache_unlock(c, todo);
-		r = table_load(c, j->victim, s->file, s->incarnation, &j->table, NULL);
-		cache_lock(c, todo);
-		if (r == -ENOMEM) {
-			come_again(c);
-			return false;
-		}
-		if (r < 0)
-			empty_blindly(c);
-	}
-	while (j->record < j->table.nrecords) {
-		const struct format_record *r = &j->table.record[j->record];
-
-		if (j->copies >= COPY_WINDOW_BLOCKS)
-			return false;
-		empty_record(c, r, j->table.crc + j->crc_at, todo);
-		j->crc_at += format_payload(r);
-		j->record++;
-		/* Let others in between two records. */
-		cache_unlock(c, todo);
-		cache_lock(c, todo);
-	}
-	if (j->copies)
-		return false;
-	/* A scan may have missed records behind a damaged header. */
-	if (s->live)
-		empty_blindly(c);
-	j->phase = SETTLING;
-	j->record = 0;
-	return true;
-}
-
-/* ---- the index ---- */
-
-static bool in_clean_store(const struct cache *c, uint64_t blk)
-{
-	uint32_t segment = slot_segment(c, map_entry_slot(map_get(&c->map, blk)));
-
-	return c->seg[segment].class == FORMAT_CLEAN;
-}
-
-/*
- * Make the index right for a range whose record goes away: it may hold an older version that only
- * that record kept from being believed.
- */
-static void settle(struct cache *c, uint64_t blk, uint64_t n)
-{
-	uint64_t end = blk + n;
-
-	while (blk < end) {
-		enum map_state state;
-		uint64_t run = map_run(&c->map, blk, end - blk, &state);
-
-		if (state == MAP_DATA) {
-			bool clean = in_clean_store(c, blk);
-			uint64_t k = 1;
-
-			while (k < run && in_clean_store(c, blk + k) == clean)
-				k++;
-			run = k;
-			if (!clean)
-				indexq_delete(c, blk, run);
-		} else if (state == MAP_ZERO && run <= ZERO_INDEX_BLOCKS && c->dirty_slots == 0) {
-			/* Not while a power cut could still take back the guest's zeroes. */
-			indexq_zero(c, blk, run);
-		} else {
-			indexq_delete(c, blk, run);
-		}
-		blk += run;
-	}
-}
-
-static void barrier_applied(struct cache *c, void *ctx, int result)
-{
-	struct janitor *j = c->janitor;
-	struct todo todo;
-
-	cache_lock(c, &todo);
-	j->barrier_done = result == 0;
-	j->barrier_out = false;
-	if (result == 0)
-		janitor_kick(c);
-	else
-		come_again(c);
-	cache_put(c);
-	cache_unlock(c, &todo);
-}
-
-static bool step_settling(struct cache *c, struct todo *todo)
-{
-	struct janitor *j = c->janitor;
-
-	for (; j->record < j->table.nrecords; j->record++) {
-		const struct format_record *r = &j->table.record[j->record];
-
-		if ((format_is_data(r) || r->kind == FORMAT_FILL) && r->blk < c->nblocks)
-			settle(c, r->blk, MIN((uint64_t)r->nblocks, c->nblocks - r->blk));
-		cache_unlock(c, todo);
-		cache_lock(c, todo);
-	}
-	seg_table_fini(&j->table);
-	j->phase = WAITING;
-	return true;
-}
-
-static bool step_waiting(struct cache *c, struct todo *todo)
-{
-	struct janitor *j = c->janitor;
-	struct segment *s = &c->seg[j->victim];
-
-	if (!j->barrier_done) {
-		if (!j->barrier_out) {
-			j->barrier_out = indexq_barrier(c, s->class == FORMAT_LOG ? s->last_seq : 0,
-							barrier_applied, NULL);
-			if (j->barrier_out)
-				cache_get(c);
-			else
-				come_again(c);
-		}
-		return false;
-	}
-	if (s->pins)
-		return false;
-	assert(s->live == 0 && segment_is_clean(c, s));
-	segment_disarm(s);
-	if (j->unlink) {
-		s->state = SEG_PREPARING; /* ours: nobody looks at its file */
-		cache_unlock(c, todo);
-		give_back(c, j->victim);
-		cache_lock(c, todo);
-		c->files--;
-		s->state = SEG_ABSENT;
-		c->disk_full = false;
-	} else {
-		s->state = SEG_FREE;
-	}
-	j->phase = NOTHING;
-	return true;
-}
-
 /* ---- the task ---- */
 
 /* Each head once: what arrives later is not what was to be dropped. */
@@ -625,16 +171,8 @@ static bool step(struct cache *c, struct todo *todo)
 	enum format_class want;
 	int i;
 
-	switch (j->phase) {
-	case COPYING:
-		return step_copying(c, todo);
-	case SETTLING:
-		return step_settling(c, todo);
-	case WAITING:
-		return step_waiting(c, todo);
-	case NOTHING:
-		break;
-	}
+	if (j->phase != NOTHING)
+		return janitor_empty_step(c, todo);
 	if (c->prepared_log < 2)
 		want = FORMAT_LOG;
 	else if (c->prepared_clean < 2)
@@ -642,9 +180,9 @@ static bool step(struct cache *c, struct todo *todo)
 	else
 		want = 0;
 	if (want && !c->disk_full) {
-		i = pick_empty(c, want, false);
+		i = janitor_pick_empty(c, want, false);
 		if (i >= 0) {
-			prepare(c, (uint32_t)i, want, todo);
+			janitor_prepare(c, (uint32_t)i, want, todo);
 			return !j->stuck;
 		}
 	}
@@ -671,9 +209,9 @@ static bool step(struct cache *c, struct todo *todo)
 	 * must find room all the same, or it could never be sent.
 	 */
 	if (want == FORMAT_LOG && c->prepared_log == 0 && !c->disk_full) {
-		i = pick_empty(c, want, true);
+		i = janitor_pick_empty(c, want, true);
 		if (i >= 0) {
-			prepare(c, (uint32_t)i, want, todo);
+			janitor_prepare(c, (uint32_t)i, want, todo);
 			return !j->stuck;
 		}
 	}

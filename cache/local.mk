@@ -2,6 +2,7 @@ libnearblk_a_SOURCES += \
 	cache/append.c \
 	cache/cache.c cache/cache.h \
 	cache/destage.c \
+	cache/empty.c \
 	cache/epoch.c \
 	cache/extent_map.c cache/extent_map.h \
 	cache/fetch.c \
@@ -10,10 +11,11 @@ libnearblk_a_SOURCES += \
 	cache/index.h cache/index_mem.c cache/index_rocksdb.c \
 	cache/indexq.c \
 	cache/internal.h \
-	cache/janitor.c \
+	cache/janitor.c cache/janitor.h \
 	cache/lio.h cache/lio_posix.c cache/lio_uring.c cache/lio_uring.h \
 	cache/map.c cache/map.h \
 	cache/plan.c cache/plan.h \
+	cache/prepare.c \
 	cache/read.c \
 	cache/recover.c \
 	cache/scan.c cache/scan.h \

@@ -56,6 +56,14 @@ tun and loop."
 container with --privileged"
 }
 
+# need_mtab: fusermount3 lets a user unmount only what it finds in /etc/mtab. Every installed Debian
+# has it; a file system made by debootstrap alone has not.
+need_mtab() {
+	[ ! -e /etc/mtab ] && [ ! -L /etc/mtab ] || return 0
+	say "making the link /etc/mtab, which is missing"
+	ln -s ../proc/self/mounts /etc/mtab
+}
+
 # install_packages PACKAGE...: those that are not there, after saying which.
 install_packages() {
 	local package missing=() get=(apt-get -qq -o Dpkg::Use-Pty=0)
