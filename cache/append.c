@@ -591,9 +591,13 @@ void mark_timer_fired(struct task *t)
 	struct todo todo;
 
 	cache_lock(c, &todo);
-	if (c->marked_seq < c->durable_seq && c->dirty_slots && !c->stopping && !c->log_failed &&
-	    !c->log.busy)
-		mark = calloc(1, sizeof(*mark));
+	if (c->marked_seq < c->durable_seq && c->dirty_slots && !c->stopping && !c->log_failed) {
+		if (!c->log.busy)
+			mark = calloc(1, sizeof(*mark));
+		/* A batch under way may have been made before, and be the last for long. */
+		if (!mark)
+			sched_arm(c->sched, &c->mark_timer, sched_now(c->sched) + MARK_DELAY_NS);
+	}
 	if (mark) {
 		mark->op.record.kind = FORMAT_WATERMARK;
 		mark->op.record.blk = c->destaged_seq;

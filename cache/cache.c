@@ -457,7 +457,6 @@ static int check_volume(struct cache *c, struct err *err)
 	}
 	c->was_clean = id->clean;
 	adopt_size(c, id);
-	id->clean = false;
 	return identity_store(c->lio, id) < 0 ? identity_failed(err) : 0;
 }
 
@@ -508,6 +507,7 @@ static int cache_start(struct blk_dev *dev, struct err *err)
 	r = cache_recover(c, err);
 	if (r < 0)
 		return r;
+	c->opened = true;
 	if (c->forget) {
 		c->conf.identity->size_bytes = c->inner_info.size_bytes;
 		r = identity_store(c->lio, c->conf.identity);
@@ -515,6 +515,7 @@ static int cache_start(struct blk_dev *dev, struct err *err)
 			return identity_failed(err);
 	}
 	cache_lock(c, &todo);
+	epoch_arm_timer(c);
 	destage_kick(c);
 	janitor_kick(c);
 	cache_unlock(c, &todo);
@@ -602,6 +603,9 @@ static void cache_stop(struct blk_dev *dev)
 	janitor_halt(c);
 	seal_heads(c);
 	sync_log(c);
+	/* What a start that failed has seen of the log it has not written down. */
+	if (!c->opened)
+		return;
 	c->conf.identity->clean = c->dirty_slots == 0 && !c->log_failed && !c->damaged;
 	if (!c->log_failed)
 		c->conf.identity->last_seq = c->appended_seq;

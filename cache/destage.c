@@ -458,7 +458,7 @@ static bool step(struct cache *c, struct todo *todo)
 			send_flush(c, todo);
 			return true;
 		}
-		return send_one(c, todo) || d->state == BLOCKED;
+		return send_one(c, todo) || d->state == BLOCKED || (d->error && !d->in_flight);
 	case FLUSHING:
 		if (!d->ended || c->stopping || d->waiting)
 			return false;

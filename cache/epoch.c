@@ -27,7 +27,8 @@ void epoch_add(struct cache *c, const struct format_record *r, uint64_t slots)
 
 void epoch_arm_timer(struct cache *c)
 {
-	if (c->open.records)
+	/* A start that fails must leave no timer behind; one that succeeds arms it. */
+	if (c->started && c->open.records)
 		sched_arm(c->sched, &c->cut_timer,
 			  writeback_cut_deadline_ns(&c->wb_conf, c->open.log_slots * BLK,
 						    c->open.since_ns));

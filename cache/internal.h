@@ -212,6 +212,7 @@ struct cache {
 
 	unsigned waiters; /* threads in cache_wait(); guarded by lock */
 	bool started;     /* guarded by lock, like all below */
+	bool opened;      /* what recovery kept is written down: the directory is what we know */
 	bool stopping;
 	bool abandoned;
 	bool was_clean;     /* the directory had nothing unsent when it was opened */

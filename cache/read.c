@@ -252,17 +252,27 @@ static bool record_at_target(const struct cache *c, const struct seg_table *t, u
 	return false;
 }
 
+/* The first error of its parts is the read's. */
+static void note_error(struct read_op *op, int error)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&op->result, &none, error);
+}
+
 /*
  * Has the target what stands in @slot? Behind a segment's newest record the older ones may be
  * there already; its table tells, which may cost a disk read. The segment is pinned; no lock.
+ * 1, 0, or -ENOMEM.
  */
-static bool slot_at_target(struct cache *c, uint32_t slot)
+static int slot_at_target(struct cache *c, uint32_t slot)
 {
 	uint32_t segment = slot_segment(c, slot), i = slot % c->seg_slots;
 	struct segment *s = &c->seg[segment];
 	struct seg_table t = { 0 };
 	bool there, sealed;
 	struct todo todo;
+	int r;
 
 	cache_lock(c, &todo);
 	there = s->class != FORMAT_LOG || s->last_data_seq <= c->destaged_seq;
@@ -272,8 +282,9 @@ static bool slot_at_target(struct cache *c, uint32_t slot)
 	cache_unlock(c, &todo);
 	if (there || !sealed)
 		return there;
-	if (table_load(c, segment, s->file, s->incarnation, &t, NULL) < 0)
-		return false;
+	r = table_load(c, segment, s->file, s->incarnation, &t, NULL);
+	if (r < 0)
+		return r == -ENOMEM ? r : 0;
 	cache_lock(c, &todo);
 	there = record_at_target(c, &t, i);
 	cache_unlock(c, &todo);
@@ -288,10 +299,15 @@ static bool slot_at_target(struct cache *c, uint32_t slot)
 static void bad_block(struct read_op *op, uint64_t blk, uint32_t slot)
 {
 	struct cache *c = op->cache;
-	bool dirty = !slot_at_target(c, slot), mine = false;
+	int there = slot_at_target(c, slot);
+	bool dirty = !there, mine = false;
 	struct todo todo;
 	uint64_t entry;
 
+	if (there < 0) {
+		note_error(op, there);
+		return;
+	}
 	cache_lock(c, &todo);
 	entry = map_get(&c->map, blk);
 	if (map_entry_state(entry) == MAP_DATA && map_entry_slot(entry) == slot) {
@@ -520,10 +536,8 @@ static void read_finish(struct read_op *op, int result)
 
 void read_part_done(struct read_op *op, int result)
 {
-	int none = 0;
-
 	if (result < 0)
-		atomic_compare_exchange_strong(&op->result, &none, result);
+		note_error(op, result);
 	if (atomic_fetch_sub(&op->pending, 1) != 1)
 		return;
 	result = atomic_load(&op->result);

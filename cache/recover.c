@@ -312,6 +312,10 @@ static int open_log(struct recovery *rec, struct err *err)
 	};
 	struct todo todo;
 
+	/* Not before: a start that ends here leaves a clean directory clean. */
+	c->conf.identity->clean = false;
+	if (c->was_clean && identity_store(c->lio, c->conf.identity) < 0)
+		return err_set(err, -EIO, "cache directory: the identity record cannot be written");
 	o.cut.record.kind = FORMAT_CUT;
 	o.cut.record.blk = rec->last;
 	o.barrier.record.kind = FORMAT_BARRIER;

@@ -359,6 +359,10 @@ static int find_end(struct recovery *rec, struct err *err)
 		want = f->record.seq + 1;
 		rec->last = MAX(rec->last, f->record.seq);
 	}
+	/* The newest records at or under the watermark are missing: the target is newer than the
+	 * rest. */
+	if (want && want <= rec->destaged)
+		cut_at(rec, 0);
 	if (rec->last < rec->limit)
 		return missing(err, rec->last + 1, rec->limit);
 	rec->tail = rec->last + 1;

@@ -334,6 +334,9 @@ class Cache:
                 break
             want = r.seq + 1
             self.last = max(self.last, r.seq)
+        if want is not None and want <= self.watermark:
+            for old in self.log:
+                old.void = True
         if self.last < self.limit:
             raise Unreadable("records %d to %d of the log are missing" % (self.last + 1, self.limit))
         self.kept = [r for r in self.log if not r.void]

@@ -111,6 +111,7 @@ START_TEST(test_all_here)
 	uint64_t at = GIB, end = 0;
 
 	setup();
+	env.rate_bytes_per_s *= 10;
 	for (; at < GIB + 64 * MIB; at += 128 * KIB) {
 		unsigned n = access_as(at, 128 * KIB, true);
 
@@ -119,7 +120,7 @@ START_TEST(test_all_here)
 		ck_assert(!end || end <= at + 128 * KIB + 2 * MIB);
 	}
 	ck_assert_uint_ge(end, at);
-	for (unsigned k = 0; k < 4; k++, at += 128 * KIB) {
+	for (unsigned k = 0; k < 16; k++, at += 128 * KIB) {
 		unsigned n = access_as(at, 128 * KIB, k > 0);
 
 		for (unsigned i = 0; i < n; i++)
