@@ -59,6 +59,28 @@ again() {
 	assert_eq "$(target_read)" "$before" "read from the target after what was cached already"
 }
 
+nothing_under_way() {
+	[ "$(nb status --json "$MNT" | python3 -c 'import json, sys
+print(sum(s["in_flight_bytes"] or 0 for s in json.load(sys.stdin)["sessions"]))')" = 0 ]
+}
+
+# A part of the volume, once more and faster: nothing is fetched, also not from behind its end.
+a_part_again() {
+	local before
+
+	rm -rf "$T/cache"
+	mount_nb --log "$T/nearblk.log" --cache-size 160M "iscsi://$TGTD_PORTAL/$IQN/1" "$MNT"
+	head -c 20M "$IMG" | cmp -n $((20 << 20)) - "$T/disk"
+	wait_for 20 nothing_under_way
+	before=$(target_read)
+	drop_page_cache "$IMG"
+	dd if="$IMG" of=/dev/null bs=1M count=20 iflag=direct status=none
+	dd if="$IMG" of=/dev/null bs=128K count=160 iflag=direct status=none
+	wait_for 20 nothing_under_way
+	assert_eq "$(target_read)" "$before" "read from the target after what was cached already"
+	umount_nb "$MNT"
+}
+
 random_file "$T/disk" 48M 5
 truncate -s $((48 * 1024 * 1024 - 1536)) "$T/disk"
 ns_pair
@@ -77,3 +99,4 @@ umount_nb "$MNT"
 mount_nb --log "$T/nearblk.log" "iscsi://$TGTD_PORTAL/$IQN/1" "$MNT"
 again
 umount_nb "$MNT"
+a_part_again
