@@ -382,6 +382,36 @@ START_TEST(test_cancel_throttled)
 }
 END_TEST
 
+/* ---- starts that fail ---- */
+
+/*
+ * After a power cut a start fails at its n-th write, and the next one must judge the torn tail no
+ * differently: what it keeps reaches the target.
+ */
+START_TEST(test_failed_start)
+{
+	for (uint64_t n = 1; n <= 5; n++) {
+		struct rig *rig = make_doomed(_i);
+		bool failed;
+
+		for (uint64_t k = 0; k < 4; k++)
+			rig_do(rig, BLK_WRITE, k * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
+		rig_do(rig, BLK_FLUSH, 0, 0, 0);
+		drain(rig);
+		for (uint64_t k = 0; k < 3; k++)
+			rig_do(rig, BLK_WRITE, k * RIG_MAX_BYTES, 4 * RIG_BLK, 0);
+		rig_power_cut(rig);
+		simdisk_fail(rig->disk, SIMDISK_WRITE, n, -EIO, true);
+		failed = rig_open(rig) < 0;
+		simdisk_fail(rig->disk, 0, 0, 0, false);
+		if (failed)
+			reopen(rig);
+		rig_settle(rig);
+		end(rig);
+	}
+}
+END_TEST
+
 /* ---- growth ---- */
 
 #define OLD_SIZE (OLD_TAIL + 512)
@@ -474,6 +504,7 @@ int main(void)
 	tcase_add_loop_test(tc, test_stop_in_the_middle, 0, 2 * SEEDS);
 	tcase_add_loop_test(tc, test_cancel_read, 0, 5);
 	tcase_add_loop_test(tc, test_cancel_throttled, 0, 5);
+	tcase_add_loop_test(tc, test_failed_start, 0, 4 * SEEDS);
 	tcase_add_loop_test(tc, test_growth, 0, SEEDS);
 	tcase_add_loop_test(tc, test_growth_waits, 0, SEEDS);
 	suite_add_tcase(s, tc);
