@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
@@ -158,11 +159,23 @@ static void open_standard_files(void)
 		close(fd);
 }
 
+/* A large cache has more segment files, each open, than the usual soft limit of 1024 allows. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : NULL;
 
 	open_standard_files();
+	raise_file_limit();
 	/* A reader that went away shows as EPIPE where it is written to. */
 	signal(SIGPIPE, SIG_IGN);
 	/* Ignored by who started us, it would take the exit status of our helpers from us. */

@@ -60,10 +60,14 @@ near() { cmp -n $(($2 << 20)) <(bytes "$1") "$dir/mnt/disk.img" >/dev/null 2>&1;
 
 # --- mount, status, flush, umount
 exec 7>"$dir/held"
+ulimit -S -n 256
 mount
+ulimit -S -n "$(ulimit -H -n)"
 exec 7>&-
 [ "$(stat -c %s "$dir/mnt/disk.img")" = $((64 << 20)) ] || fail "wrong size"
 [ "$(stat -c %a "$dir/cache")" = 700 ] || fail "the cache directory is open to others"
+read -r soft hard _ < <(sed -n 's/^Max open files *//p' "/proc/$pid/limits")
+[ "$soft" = "$hard" ] || fail "a large cache runs out of descriptors: $soft of $hard"
 [ "$(value mountpoint)" = "$dir/mnt" ] || fail "mountpoint"
 [ "$(value cache_dir)" = "$dir/cache" ] || fail "cache_dir"
 expect 0 "$dir/mnt" status
