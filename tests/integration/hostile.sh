@@ -89,12 +89,13 @@ test_deferred_errors() {
 
 # Power cuts of the target at any time, before and after its answers.
 test_forgets() {
-	local i
+	local i syncs
 
 	begin
 	for ((i = 0; i < 6; i++)); do
+		syncs=$(fake count sync)
 		put "$T/data" $((i * 2))
-		[ $((i % 2)) = 0 ] || wait_for 20 counted sync $((i + 1))
+		[ $((i % 2)) = 0 ] || wait_for 20 counted sync $((syncs + 1))
 		fake forget
 		put "$T/more" $((i * 2 + 1))
 	done
