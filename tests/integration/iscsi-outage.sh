@@ -61,10 +61,10 @@ test_target_killed() {
 
 	before=$(reconnects)
 	fio_start killed --rw=randrw --bsrange=4k-256k --iodepth=16 --size=24m \
-		--fsync=64 --randseed=3
+		--fsync=64 --rate=3m --randseed=3
 	for i in 1 2 3; do
 		sent=$(status_key "$MNT" target_write_bytes)
-		wait_for 20 sent_more_than $((sent + 1000000))
+		wait_for 20 sent_or_over $((sent + 1000000))
 		tgtd_restart
 	done
 	fio_wait "$FIO" killed
