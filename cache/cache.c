@@ -294,7 +294,7 @@ static void cache_info(struct blk_dev *dev, struct blk_info *ret)
 	if (ret->flags & BLK_INFO_CAN_DISCARD)
 		ret->discard_align_bytes = 1;
 	ret->max_discard_bytes = MAX_RANGE_BYTES;
-	if (c->conf.read_only)
+	if (c->conf.read_only || blk_fenced(dev))
 		ret->flags |= BLK_INFO_READ_ONLY;
 }
 

@@ -9,7 +9,8 @@
  * As a block device it promises more than core/block.h asks: a WRITE, ZERO or
  * DISCARD that is done survives kill -9; a FLUSH that is done survives a power cut
  * with all that was done before it was submitted; both need no network. What the far side sees, and
- * in which order, is said in docs/ARCHITECTURE.md.
+ * in which order, is said in docs/ARCHITECTURE.md. Once the far side is fenced (blk_fenced())
+ * changes end with -EROFS; what was acknowledged before stays in the log, for the next start.
  */
 #ifndef CACHE_CACHE_H
 #define CACHE_CACHE_H
@@ -62,10 +63,11 @@ enum cache_state {
 	CACHE_WRITING_BACK,
 	CACHE_THROTTLED,
 	CACHE_OFFLINE,
+	CACHE_FENCED, /* blk_fenced(): what is dirty is kept and not sent */
 	CACHE_DAMAGED,
 };
 
-/* "clean", "dirty", "writing-back", "throttled", "offline", "damaged". */
+/* "clean", "dirty", "writing-back", "throttled", "offline", "fenced", "damaged". */
 const char *cache_state_name(enum cache_state state);
 
 #define CACHE_UNKNOWN UINT64_MAX
@@ -102,8 +104,9 @@ void cache_status(struct blk_dev *cache, struct cache_status *ret);
 /*
  * Close the open epoch and call done(ctx, 0) once all that was acknowledged before this call is
  * durable at the target (SYNCHRONIZE CACHE acknowledged); -ESHUTDOWN when the cache stops first,
- * -EIO when damage keeps an epoch from being sent. While drains wait, write-back does not pause.
- * The callback comes from any thread, perhaps before this returns. Any thread.
+ * -EIO when damage keeps an epoch from being sent, -ESTALE when the far side is fenced. While
+ * drains wait, write-back does not pause. The callback comes from any thread, perhaps before this
+ * returns. Any thread.
  */
 struct cache_drain {
 	struct list_node link; /* the cache's */

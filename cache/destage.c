@@ -10,7 +10,8 @@
  *	  └── watermark durable ── MARKING ←───────────────── flushed, generation stood still
  *
  * BLOCKED: a record of the epoch cannot be read or is not what was written. Strict order stands
- * here until the user decides; reads and writes go on.
+ * here until the user decides; reads and writes go on. Or the far side is fenced: nothing may be
+ * sent any more, by this process; writes are refused.
  *
  * The plan (plan.c) names each block of the epoch once: the last version written inside it, read
  * from the log and never through the map, which may be ahead. No two commands overlap, so inside
@@ -123,7 +124,7 @@ static void command_done(struct blk_req *req, void *ctx, int result)
 		/* The target has stopped taking discards: zeroes read the same. */
 		if (result == -EOPNOTSUPP && sent->command->kind == FORMAT_DISCARD)
 			sent->command->kind = FORMAT_ZERO;
-		if (!d->error)
+		if (!d->error || result == -ESTALE)
 			d->error = result;
 	}
 	destage_kick(c);
@@ -131,6 +132,14 @@ static void command_done(struct blk_req *req, void *ctx, int result)
 	cache_unlock(c, &todo);
 	free(sent->buf);
 	free(sent);
+}
+
+/* The far side may not be written any more. The lock is held. */
+static void fence(struct cache *c, struct todo *todo)
+{
+	c->fenced = true;
+	c->destage->state = BLOCKED;
+	write_fail_waiting(c, -EROFS, todo);
 }
 
 /* The block is not what was written. Its epoch cannot be sent as it was. */
@@ -448,6 +457,10 @@ static bool step(struct cache *c, struct todo *todo)
 	case SENDING:
 		if (c->stopping || d->waiting)
 			return false;
+		if (d->error == -ESTALE) {
+			fence(c, todo);
+			return true;
+		}
 		if (d->error && d->in_flight == 0) {
 			pause_sending(c);
 			return false;
@@ -462,6 +475,10 @@ static bool step(struct cache *c, struct todo *todo)
 	case FLUSHING:
 		if (!d->ended || c->stopping || d->waiting)
 			return false;
+		if (d->result == -ESTALE) {
+			fence(c, todo);
+			return true;
+		}
 		if (d->result < 0) {
 			d->ended = false;
 			begin_round(c);
@@ -495,7 +512,7 @@ static bool step(struct cache *c, struct todo *todo)
 		d->rested = list_empty(&c->epochs);
 		return true;
 	case BLOCKED:
-		drains_end(c, -EIO, todo);
+		drains_end(c, c->fenced ? -ESTALE : -EIO, todo);
 		return false;
 	}
 	return false;

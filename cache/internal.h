@@ -220,6 +220,7 @@ struct cache {
 	bool log_failed;    /* nothing can be appended or made durable any more: writes are EIO */
 	bool log_unsafe;    /* and a sync of it failed: what it holds may not be on the medium */
 	bool damaged;       /* dirty data was lost: destage stands before its epoch */
+	bool fenced;        /* the far side may not be written any more: destage stands */
 	unsigned in_flight; /* requests from above not yet completed, and internal work under way */
 
 	struct map map;

@@ -19,16 +19,19 @@ const char *cache_state_name(enum cache_state state)
 		[CACHE_WRITING_BACK] = "writing-back",
 		[CACHE_THROTTLED] = "throttled",
 		[CACHE_OFFLINE] = "offline",
+		[CACHE_FENCED] = "fenced",
 		[CACHE_DAMAGED] = "damaged",
 	};
 
 	return name[state];
 }
 
-static enum cache_state state_of(const struct cache *c, bool online)
+static enum cache_state state_of(const struct cache *c, bool online, bool fenced)
 {
 	if (c->damaged || c->log_failed || c->map.bad_blocks)
 		return CACHE_DAMAGED;
+	if (fenced)
+		return CACHE_FENCED;
 	if (!online)
 		return CACHE_OFFLINE;
 	if (c->nthrottled || c->disk_full)
@@ -44,11 +47,13 @@ void cache_status(struct blk_dev *dev, struct cache_status *ret)
 	uint64_t now = sched_now(c->sched), eta;
 	struct blk_stats stats;
 	const struct epoch *oldest;
+	bool fenced;
 
 	blk_stats(dev, &stats);
+	fenced = blk_fenced(dev);
 	guard(&c->lock);
 	*ret = (struct cache_status){
-		.state = state_of(c, stats.online),
+		.state = state_of(c, stats.online, fenced),
 		.size_bytes = c->inner_info.size_bytes,
 		.limit_bytes = (uint64_t)c->limit_segs * c->seg_slots * FORMAT_SLOT_BYTES,
 		.used_bytes = (uint64_t)c->files * c->seg_slots * FORMAT_SLOT_BYTES,
@@ -97,6 +102,8 @@ void cache_drain(struct blk_dev *dev, struct cache_drain *drain)
 		drain->result = -ESHUTDOWN;
 	else if (c->damaged || c->log_failed)
 		drain->result = -EIO;
+	else if (c->fenced && c->dirty_slots)
+		drain->result = -ESTALE;
 	if (drain->result < 0 || (list_empty(&c->epochs) && c->open.records == 0)) {
 		list_add_tail(&todo.drains, &drain->link);
 	} else {

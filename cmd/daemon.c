@@ -235,6 +235,8 @@ static void on_drained(struct cache_drain *drain, int result)
 
 		damage_text(d->stack.cache, d->conf->stack.cache_dir, text);
 		log_error("%s", text);
+	} else if (result == -ESTALE) {
+		log_error("%s", blk_fenced(d->stack.cache));
 	}
 	guard(&d->lock);
 	d->drained = true;
@@ -473,6 +475,8 @@ static int stop(struct daemon *d, bool was_up)
 				 "host restarts");
 		else if (st.dirty_bytes && st.state == CACHE_DAMAGED)
 			damage_text(d->stack.cache, d->conf->stack.cache_dir, why);
+		else if (st.dirty_bytes && st.state == CACHE_FENCED)
+			snprintf(why, sizeof(why), "%s", blk_fenced(d->stack.cache));
 		pthread_mutex_lock(&d->lock);
 		d->final_bytes = st.dirty_bytes;
 		d->final_unsafe = unsafe;

@@ -23,6 +23,7 @@ struct report {
 	uint64_t uptime_ns;
 	int read_only; /* -1: unknown */
 	const char *state;
+	const char *fenced; /* blk_fenced() */
 	uint64_t size_bytes;
 	uint64_t cache_limit_bytes;
 	uint64_t cache_used_bytes;

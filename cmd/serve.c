@@ -95,6 +95,7 @@ static json_t *status(void *ctx)
 	r.uptime_ns = clock_monotonic_ns() - d->started_ns;
 	r.read_only = d->read_only;
 	r.state = cache_state_name(st.state);
+	r.fenced = blk_fenced(d->stack.cache);
 	r.size_bytes = st.size_bytes;
 	r.cache_limit_bytes = st.limit_bytes;
 	r.cache_used_bytes = st.used_bytes;
@@ -237,7 +238,9 @@ static void set_result(json_t *o, struct daemon *d, int result)
 		damage_text(d->stack.cache, d->conf->stack.cache_dir, text);
 	else
 		snprintf(text, sizeof(text), "%s",
-			 result == -ESHUTDOWN ? "the volume was stopped" : strerror(-result));
+			 result == -ESTALE      ? blk_fenced(d->stack.cache)
+			 : result == -ESHUTDOWN ? "the volume was stopped"
+						: strerror(-result));
 	json_object_set_new(o, "error", json_string(text));
 }
 

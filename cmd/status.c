@@ -115,6 +115,8 @@ static void print_one(const json_t *o)
 	line("url", text_of(o, "url"));
 	snprintf(text, sizeof(text), "%s%s", text_of(o, "state"), read_only ? ", read-only" : "");
 	line("state", text);
+	if (json_is_string(json_object_get(o, "fenced")))
+		line("", text_of(o, "fenced"));
 	line("size", size_of(o, "size_bytes", a));
 	print_dirty(o);
 	print_damage(o);

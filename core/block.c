@@ -76,6 +76,13 @@ uint64_t blk_generation(struct blk_dev *dev)
 	return dev->ops->generation ? dev->ops->generation(dev) : 1;
 }
 
+const char *blk_fenced(struct blk_dev *dev)
+{
+	while (!dev->ops->fenced && dev->inner)
+		dev = dev->inner;
+	return dev->ops->fenced ? dev->ops->fenced(dev) : NULL;
+}
+
 void blk_cancel(struct blk_dev *dev, struct blk_req *req)
 {
 	while (!dev->ops->cancel && dev->inner)

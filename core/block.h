@@ -134,6 +134,7 @@ struct blk_ops {
 	void (*info)(struct blk_dev *dev, struct blk_info *ret_info);
 	uint64_t (*generation)(struct blk_dev *dev);
 	void (*cancel)(struct blk_dev *dev, struct blk_req *req);
+	const char *(*fenced)(struct blk_dev *dev);
 	bool (*known_zero)(struct blk_dev *dev, uint64_t offset, uint64_t length,
 			   uint64_t *ret_length);
 	unsigned (*sessions)(struct blk_dev *dev, struct blk_session *out, unsigned max);
@@ -160,8 +161,8 @@ int blk_start(struct blk_dev *dev, struct err *err);
  * Lend @req; @done(req, ctx, result) gives it back with 0 or -errno. Errors of
  * the request itself: -EINVAL (misaligned, empty), -ENOSPC (WRITE, ZERO or DISCARD past
  * the end), -EROFS, -EOPNOTSUPP (DISCARD without CAN_DISCARD), a READ past the end
- * -EINVAL; of the device: -EIO, -ECANCELED (advisory dropped), -EINTR (cancelled),
- * -ESHUTDOWN (stopped). Any thread; no lock held.
+ * -EINVAL; of the device: -EIO, -ECANCELED (advisory dropped), -EINTR (cancelled), -ESTALE (see
+ * blk_fenced()), -ESHUTDOWN (stopped). Any thread; no lock held.
  */
 void blk_submit(struct blk_dev *dev, struct blk_req *req, blk_done_fn *done, void *ctx);
 
@@ -195,6 +196,16 @@ void blk_info(struct blk_dev *dev, struct blk_info *ret_info);
  * Default: the inner device's; 1 for a leaf.
  */
 uint64_t blk_generation(struct blk_dev *dev);
+
+/*
+ * Why the far side may not be written any more: another host took it over (SPC-4 5.13.1, a
+ * RESERVATION CONFLICT), or it turned out to be another volume. NULL: it may. For good, until the
+ * next start: each WRITE, ZERO, DISCARD and FLUSH ends with -ESTALE then, also those that were not
+ * answered yet, and nothing is sent for them any more; a READ does where what it would read is not
+ * ours. The text is for people (what happened, what to do) and lives as long as @dev. Any thread;
+ * takes no lock. Default: the inner device's; NULL for a leaf.
+ */
+const char *blk_fenced(struct blk_dev *dev);
 
 /*
  * Ask for @req, still in flight in @dev, to end soon with -EINTR. Best effort; done() comes as

@@ -382,6 +382,55 @@ START_TEST(test_cancel_throttled)
 }
 END_TEST
 
+/*
+ * Another owner takes the far side while an epoch is on its way: nothing more arrives there,
+ * writers are refused, those that wait too; what was acknowledged stays, and goes out once we are
+ * the owner again.
+ */
+START_TEST(test_fenced)
+{
+	struct rig *rig = make(_i);
+	struct rig_op *last = NULL, *late;
+	struct cache_status st;
+	uint8_t *before;
+
+	rig_do(rig, BLK_WRITE, 0, RIG_MAX_BYTES, 0);
+	drain(rig);
+	simfar_hold(rig->far, CHANGES | 1u << BLK_FLUSH);
+	rig->lenient = true;
+	for (uint64_t i = 0; !someone_waits(rig); i++) {
+		ck_assert_uint_lt(i, 200);
+		last = rig_submit(rig, BLK_WRITE, i % 20 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
+		if (last)
+			rig_wait(rig, last, 10 * NSEC_PER_MSEC);
+	}
+	rig_pass(rig, LONG_NS);
+	ck_assert(last && !last->dones && far_busy(rig));
+	before = malloc(SIZE);
+	memcpy(before, simfar_image(rig->far)->now, SIZE);
+	simfar_fence(rig->far, "taken");
+	ck_assert(rig_wait(rig, last, LONG_NS));
+	ck_assert_int_eq(last->result, -EROFS);
+	late = rig_submit(rig, BLK_WRITE, 30 * RIG_MAX_BYTES, RIG_BLK, 0);
+	ck_assert(rig_wait(rig, late, LONG_NS));
+	ck_assert_int_eq(late->result, -EROFS);
+	rig_do(rig, BLK_FLUSH, 0, 0, 0);
+	ck_assert_int_eq(rig_drain(rig, LONG_NS), -ESTALE);
+	cache_status(rig->cache, &st);
+	ck_assert_int_eq(st.state, CACHE_FENCED);
+	ck_assert_uint_gt(st.dirty_bytes, 0);
+	rig_read_all(rig, false);
+	ck_assert_mem_eq(before, simfar_image(rig->far)->now, SIZE);
+	free(before);
+	rig_stop(rig);
+	simfar_fence(rig->far, NULL);
+	simfar_hold(rig->far, 0);
+	reopen(rig);
+	rig_settle(rig);
+	end(rig);
+}
+END_TEST
+
 /* ---- starts that fail ---- */
 
 /*
@@ -504,6 +553,7 @@ int main(void)
 	tcase_add_loop_test(tc, test_stop_in_the_middle, 0, 2 * SEEDS);
 	tcase_add_loop_test(tc, test_cancel_read, 0, 5);
 	tcase_add_loop_test(tc, test_cancel_throttled, 0, 5);
+	tcase_add_loop_test(tc, test_fenced, 0, SEEDS);
 	tcase_add_loop_test(tc, test_failed_start, 0, 4 * SEEDS);
 	tcase_add_loop_test(tc, test_growth, 0, SEEDS);
 	tcase_add_loop_test(tc, test_growth_waits, 0, SEEDS);

@@ -49,6 +49,7 @@ struct simfar_store {
 	void (*changed)(void *ctx, uint64_t offset, uint64_t length);
 	void *changed_ctx;
 	struct blk_stats stats;
+	const char *fenced;
 };
 
 struct op {
@@ -209,7 +210,9 @@ static void act(struct op *o)
 
 	o->stage = ACTED;
 	o->result = fault;
-	if (req->op == BLK_FLUSH) {
+	if (s->fenced && req->op != BLK_READ) {
+		o->result = -ESTALE;
+	} else if (req->op == BLK_FLUSH) {
 		if (o->number >= s->fence_flushes)
 			ghosts_fence(s);
 		if (!fault)
@@ -323,7 +326,8 @@ static void far_submit(struct blk_dev *dev, struct blk_req *req)
 		go_on(o);
 		return;
 	}
-	o->waiting = s->down || (s->hold & (1u << req->op));
+	o->waiting =
+		(s->down || (s->hold & (1u << req->op))) && !(s->fenced && req->op != BLK_READ);
 	if (!o->waiting)
 		go_on(o);
 }
@@ -392,6 +396,11 @@ static void far_cancel(struct blk_dev *dev, struct blk_req *req)
 	}
 }
 
+static const char *far_fenced(struct blk_dev *dev)
+{
+	return store_of(dev)->fenced;
+}
+
 static void far_stats(struct blk_dev *dev, struct blk_stats *ret_stats)
 {
 	struct simfar_store *s = store_of(dev);
@@ -407,6 +416,7 @@ static const struct blk_ops far_ops = {
 	.destroy = far_destroy,
 	.info = far_info,
 	.generation = far_generation,
+	.fenced = far_fenced,
 	.cancel = far_cancel,
 	.stats = far_stats,
 };
@@ -550,6 +560,21 @@ void simfar_restore(struct simfar_store *s)
 bool simfar_is_down(const struct simfar_store *s)
 {
 	return s->down;
+}
+
+void simfar_fence(struct simfar_store *s, const char *why)
+{
+	struct list_node *n;
+
+	s->fenced = why;
+	if (!why)
+		return;
+	list_for_each(n, &s->ops) {
+		struct op *o = list_entry(n, struct op, link);
+
+		if (o->waiting && o->req->op != BLK_READ)
+			go_on(o);
+	}
 }
 
 void simfar_hold(struct simfar_store *s, unsigned ops)

@@ -58,6 +58,12 @@ void simfar_set_inline(struct simfar_store *store, bool on);
 void simfar_fail(struct simfar_store *store, unsigned mask, uint64_t nth, int error, bool always);
 uint64_t simfar_fault_hits(const struct simfar_store *store);
 
+/*
+ * Somebody else owns the store: nothing more changes it, changes and FLUSHes end with -ESTALE, those
+ * that wait too. NULL: he left.
+ */
+void simfar_fence(struct simfar_store *store, const char *why);
+
 /* Requests taken and not done yet; of one op so far, done or not. */
 uint64_t simfar_in_flight(const struct simfar_store *store);
 uint64_t simfar_count(const struct simfar_store *store, enum blk_op op);
