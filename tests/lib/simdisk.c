@@ -130,9 +130,11 @@ uint64_t simdisk_write(struct simdisk *d, struct inode *i, const struct iovec *i
 
 	if (!length)
 		return 0;
-	flat = sim_alloc(length);
-	iov_copy_from(iov, iovcnt, 0, flat, length);
-	id = simimage_change(&i->image, offset, length, flat);
+	if (iov[0].iov_len < length) {
+		flat = sim_alloc(length);
+		iov_copy_from(iov, iovcnt, 0, flat, length);
+	}
+	id = simimage_change(&i->image, offset, length, flat ? flat : iov[0].iov_base);
 	simimage_bound(&i->image, MAX_PENDING);
 	return id;
 }

@@ -6,30 +6,73 @@
  */
 #include "tests/lib/simimage.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/range.h"
+
 #define PAGE 4096ull
+
+/*
+ * Buffers of whole images, powers of two of at least ROOM_MIN, are kept when they are given back:
+ * under AddressSanitizer each new one would be fresh pages, and there are thousands.
+ */
+#define ROOM_MIN (64ull << 10)
+#define ROOM_CLASSES 24
+#define ROOM_KEPT 32 /* of a class */
+
+static uint8_t *kept[ROOM_CLASSES][ROOM_KEPT];
+static unsigned nkept[ROOM_CLASSES];
+
+static unsigned room_class(uint64_t bytes)
+{
+	return (unsigned)__builtin_ctzll(bytes / ROOM_MIN);
+}
+
+/* Its contents are of no meaning. */
+static uint8_t *room_get(uint64_t bytes)
+{
+	unsigned class = room_class(bytes);
+
+	return nkept[class] ? kept[class][--nkept[class]] : sim_alloc(bytes);
+}
+
+static void room_put(uint8_t *room, uint64_t bytes)
+{
+	unsigned class;
+
+	if (!room)
+		return;
+	class = room_class(bytes);
+	if (nkept[class] < ROOM_KEPT)
+		kept[class][nkept[class]++] = room;
+	else
+		free(room);
+}
+
+static uint8_t *room_grown(uint8_t *old, uint64_t old_bytes, uint64_t bytes)
+{
+	uint8_t *p = room_get(bytes);
+
+	if (old)
+		memcpy(p, old, old_bytes);
+	memset(p + old_bytes, 0, bytes - old_bytes);
+	room_put(old, old_bytes);
+	return p;
+}
 
 static void grow_room(struct simimage *img, uint64_t bytes)
 {
 	uint64_t room = img->room_bytes;
-	uint8_t *p;
 
 	if (bytes <= room)
 		return;
 	while (room < bytes)
-		room = room ? 2 * room : 64 * 1024;
-	p = sim_alloc(room);
-	if (img->now)
-		memcpy(p, img->now, img->room_bytes);
-	free(img->now);
-	img->now = p;
-	p = sim_alloc(room);
-	if (img->durable)
-		memcpy(p, img->durable, img->room_bytes);
-	free(img->durable);
-	img->durable = p;
+		room = room ? 2 * room : ROOM_MIN;
+	assert(room_class(room) < ROOM_CLASSES);
+	img->now = room_grown(img->now, img->room_bytes, room);
+	img->durable = room_grown(img->durable, img->room_bytes, room);
 	img->room_bytes = room;
 }
 
@@ -54,8 +97,8 @@ void simimage_free(struct simimage *img)
 {
 	while (!list_empty(&img->pending))
 		drop(img, list_first(&img->pending, struct simchange, link));
-	free(img->now);
-	free(img->durable);
+	room_put(img->now, img->room_bytes);
+	room_put(img->durable, img->room_bytes);
 }
 
 static void apply(const struct simchange *c, uint8_t *bytes, uint64_t *size)
@@ -83,6 +126,11 @@ static struct simchange *add(struct simimage *img)
 	return c;
 }
 
+static bool is_zero(const uint8_t *data, uint64_t length)
+{
+	return length && data[0] == 0 && memcmp(data, data + 1, length - 1) == 0;
+}
+
 uint64_t simimage_change(struct simimage *img, uint64_t offset, uint64_t length, const void *data)
 {
 	struct simchange *c = add(img);
@@ -90,7 +138,8 @@ uint64_t simimage_change(struct simimage *img, uint64_t offset, uint64_t length,
 	grow_room(img, offset + length);
 	c->offset = offset;
 	c->length = length;
-	if (data) {
+	/* Most bytes ever written are zeroes: segments that are made ready. */
+	if (data && !is_zero(data, length)) {
 		c->data = sim_alloc(length);
 		memcpy(c->data, data, length);
 	}
@@ -224,30 +273,21 @@ static enum cut_mood mood(struct sim *sim)
 	return dice == 0 ? CUT_LOSE_ALL : dice == 1 ? CUT_KEEP_ALL : CUT_MIX;
 }
 
-uint8_t *simimage_cut_copy(const struct simimage *img, struct sim *sim, uint64_t unit_bytes,
-			   uint64_t *ret_bytes)
+/* Into @chosen, of room_bytes, with @replay of the same size to work in. Returns the size chosen.
+ */
+static uint64_t mix(const struct simimage *img, struct sim *sim, uint64_t unit_bytes,
+		    uint8_t *chosen, uint8_t *replay)
 {
 	uint64_t room = img->room_bytes;
-	uint64_t units = (room + unit_bytes - 1) / unit_bytes;
-	uint8_t *chosen = sim_alloc(room);
-	uint64_t chosen_bytes = img->durable_bytes;
-	enum cut_mood m = mood(sim);
-	cleanup_free uint8_t *replay = NULL;
-	cleanup_free uint32_t *versions = NULL;
-	uint64_t replay_bytes = img->durable_bytes;
+	cleanup_free uint32_t *versions = sim_alloc(div_round_up(room, unit_bytes) * 4);
+	uint64_t chosen_bytes = img->durable_bytes, replay_bytes = img->durable_bytes;
 	uint64_t sizes = 1;
 	struct list_node *n;
 
-	if (room)
-		memcpy(chosen, m == CUT_KEEP_ALL ? img->now : img->durable, room);
-	if (m != CUT_MIX) {
-		*ret_bytes = m == CUT_KEEP_ALL ? img->now_bytes : img->durable_bytes;
-		return chosen;
-	}
-	replay = sim_alloc(room);
-	versions = sim_alloc(units * sizeof(*versions));
-	if (room)
+	if (room) {
+		memcpy(chosen, img->durable, room);
 		memcpy(replay, img->durable, room);
+	}
 	/* Reservoir sampling: of k versions of a unit each is chosen with probability 1/k. */
 	list_for_each(n, &img->pending) {
 		struct simchange *c = list_entry(n, struct simchange, link);
@@ -267,18 +307,46 @@ uint8_t *simimage_cut_copy(const struct simimage *img, struct sim *sim, uint64_t
 	}
 	if (chosen_bytes < room)
 		memset(chosen + chosen_bytes, 0, room - chosen_bytes);
-	*ret_bytes = chosen_bytes;
+	return chosen_bytes;
+}
+
+/* The same, in any mood. */
+static uint64_t choose(const struct simimage *img, struct sim *sim, uint64_t unit_bytes,
+		       uint8_t *chosen)
+{
+	enum cut_mood m = mood(sim);
+	uint8_t *replay;
+	uint64_t bytes;
+
+	if (m != CUT_MIX) {
+		if (img->room_bytes)
+			memcpy(chosen, m == CUT_KEEP_ALL ? img->now : img->durable,
+			       img->room_bytes);
+		return m == CUT_KEEP_ALL ? img->now_bytes : img->durable_bytes;
+	}
+	replay = img->room_bytes ? room_get(img->room_bytes) : NULL;
+	bytes = mix(img, sim, unit_bytes, chosen, replay);
+	room_put(replay, img->room_bytes);
+	return bytes;
+}
+
+uint8_t *simimage_cut_copy(const struct simimage *img, struct sim *sim, uint64_t unit_bytes,
+			   uint64_t *ret_bytes)
+{
+	uint8_t *chosen = sim_alloc(img->room_bytes);
+
+	*ret_bytes = choose(img, sim, unit_bytes, chosen);
 	return chosen;
 }
 
 void simimage_cut(struct simimage *img, struct sim *sim, uint64_t unit_bytes)
 {
-	uint64_t bytes;
-	uint8_t *left = simimage_cut_copy(img, sim, unit_bytes, &bytes);
+	uint8_t *left = img->room_bytes ? room_get(img->room_bytes) : NULL;
+	uint64_t bytes = choose(img, sim, unit_bytes, left);
 
 	while (!list_empty(&img->pending))
 		drop(img, list_first(&img->pending, struct simchange, link));
-	free(img->durable);
+	room_put(img->durable, img->room_bytes);
 	img->durable = left;
 	img->durable_bytes = bytes;
 	img->now_bytes = bytes;
