@@ -184,7 +184,8 @@ stage_sanitize-address() {
 	done
 	tests_of unit
 	# libfuse keeps a little of what it parses.
-	LSAN_OPTIONS="suppressions=$SRC/tests/lib/lsan.supp:print_suppressions=0" MODEL_RUNS=4 MODEL_STRIDE=2 \
+	LSAN_OPTIONS="suppressions=$SRC/tests/lib/lsan.supp:print_suppressions=0" MODEL_RUNS=3 MODEL_STRIDE=8 \
+		TEST_SHARE=5 CK_TIMEOUT_MULTIPLIER=4 \
 		run_tests sanitize-address "$TOP/asan" "$JOBS" "${list[@]}" "${more[@]}"
 }
 
@@ -204,8 +205,8 @@ stage_sanitize-thread() {
 		*-test) threaded+=("$test") ;;
 		esac
 	done
-	TSAN_OPTIONS="suppressions=$SRC/tests/lib/tsan.supp" MODEL_RUNS=1 MODEL_STRIDE=8 NEARBLK_NO_URING=1 \
-		WRAP=$(fixed_addresses) \
+	TSAN_OPTIONS="suppressions=$SRC/tests/lib/tsan.supp" MODEL_RUNS=1 MODEL_STRIDE=32 NEARBLK_NO_URING=1 \
+		TEST_SHARE=5 CK_TIMEOUT_MULTIPLIER=4 WRAP=$(fixed_addresses) \
 		run_tests sanitize-thread "$TOP/tsan" "$JOBS" "${threaded[@]}"
 }
 

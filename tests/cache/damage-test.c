@@ -242,29 +242,44 @@ static bool slot_used(struct rig *rig, const char *name, uint32_t slot)
 	return false;
 }
 
+#define SLOTS (RIG_SEGMENT_BYTES / FORMAT_SLOT_BYTES)
+
+/* Which slots of the @seg-th segment hold something that may be spoilt; false: no such segment. */
+static bool find_used(size_t seg, bool clean, enum ending ending, bool used[SLOTS])
+{
+	struct rig *rig = make(seg + 1, clean, ending);
+	const char *name = segment(rig, seg);
+	bool spared = name && ending == POWER_CUT && newest(rig, seg);
+
+	for (uint32_t slot = 0; slot < SLOTS; slot++)
+		used[slot] = name && !spared && slot_used(rig, name, slot);
+	rig_destroy(rig);
+	return name;
+}
+
 /* One byte of each slot that is used, each in a directory of its own. */
 static void flip_each_slot(bool clean, enum ending ending, const char *what)
 {
-	for (size_t seg = 0;; seg++) {
-		for (uint32_t slot = 0; slot < RIG_SEGMENT_BYTES / FORMAT_SLOT_BYTES; slot++) {
-			struct rig *rig = make(seg + 1, clean, ending);
-			const char *name = segment(rig, seg);
-			uint64_t at = sim_once_in(rig->sim, 2) ? sim_below(rig->sim, 200)
-							       : sim_below(rig->sim, 4096);
-			bool used = name && slot_used(rig, name, slot) &&
-				    (ending != POWER_CUT || !newest(rig, seg));
+	unsigned turn = 0;
+	bool used[SLOTS];
 
-			if (used) {
-				simdisk_corrupt(rig->disk, name, slot * FORMAT_SLOT_BYTES + at, 1);
-				judge(rig, clean);
-			}
+	for (size_t seg = 0; find_used(seg, clean, ending, used); seg++) {
+		for (uint32_t slot = 0; slot < SLOTS; slot++) {
+			struct rig *rig;
+			uint64_t at;
+
+			if (!used[slot] || turn++ % test_share())
+				continue;
+			rig = make(seg + 1, clean, ending);
+			at = slot * FORMAT_SLOT_BYTES + (sim_once_in(rig->sim, 2)
+								 ? sim_below(rig->sim, 200)
+								 : sim_below(rig->sim, 4096));
+			simdisk_corrupt(rig->disk, segment(rig, seg), at, 1);
+			judge(rig, clean);
 			rig_destroy(rig);
-			if (!name) {
-				finish(what);
-				return;
-			}
 		}
 	}
+	finish(what);
 }
 
 START_TEST(test_flips_clean)

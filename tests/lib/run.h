@@ -9,6 +9,18 @@
 #include <stdlib.h>
 
 /*
+ * TEST_SHARE=N in the environment: where a sanitizer is slow, a test that tries many seeds or
+ * places tries every N-th. At least 1.
+ */
+static inline unsigned test_share(void)
+{
+	const char *text = getenv("TEST_SHARE");
+	int n = text ? atoi(text) : 1;
+
+	return n > 1 ? (unsigned)n : 1;
+}
+
+/*
  * Run @suite, which is taken, print what came out (CK_VERBOSITY says how much) and return the exit
  * status for main().
  */
