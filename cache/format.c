@@ -265,7 +265,7 @@ int format_trailer_decode(const uint8_t slot[FORMAT_SLOT_BYTES], struct format_t
 	ret->destaged_seq = get(&c, 8);
 	ret->durable_seq = get(&c, 8);
 	ret->far_as_of_ns = get(&c, 8);
-	return 0;
+	return ret->class == FORMAT_LOG || ret->class == FORMAT_CLEAN ? 0 : -EBADMSG;
 }
 
 int format_table_decode(const struct format_trailer *t, const uint8_t *table,

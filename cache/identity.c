@@ -328,6 +328,9 @@ int identity_store(struct lio *lio, struct cache_identity *id)
 			return -EPROTONOSUPPORT;
 		id->generation = MAX(id->generation, worth(&copy[i]));
 	}
+	/* Nobody counts that far; the 0 that follows is taken by no reader. */
+	if (id->generation == UINT64_MAX)
+		return -EOVERFLOW;
 	id->generation++;
 	encode(id, block);
 	first = worth(&copy[0]) <= worth(&copy[1]) ? 0 : 1;

@@ -61,8 +61,11 @@ int identity_load(struct lio *lio, struct cache_identity *ret, struct err *err);
  * -errno (no randomness). */
 int identity_init(struct cache_identity *id, uint64_t limit_bytes);
 
-/* Write both copies, one after the other, durable when it returns 0. Raises id->generation. May
- * block. */
+/*
+ * Write both copies, one after the other, durable when it returns 0. Raises id->generation. May
+ * block. -EPROTONOSUPPORT: one of those there is of a newer format; -EOVERFLOW: no generation
+ * follows theirs; then nothing is written.
+ */
 int identity_store(struct lio *lio, struct cache_identity *id);
 
 #endif

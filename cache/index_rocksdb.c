@@ -2,13 +2,7 @@
 /*
  * The index in RocksDB: the only file that knows of it.
  *
- * Keys, one column family, big-endian so that they sort by block:
- *   'm'            format and cache uuid, written when the store is made
- *   'e' blk u64    an extent
- *   's' text       a state
- * Values are little-endian and begin with the CRC32C of the key and of what follows.
- *   extent: crc u32, kind u8, 0 u8[3], nblocks u64, segment u32, slot u32, incarnation u64,
- *           then a crc u32 for each block of DATA
+ * One column family; its keys and values are index_value.h's.
  *
  * Invariant: extents in the store are disjoint. An apply works it out in memory:
  * what sticks out of the ranges it touches is loaded into a small extent map, the
@@ -33,20 +27,13 @@
 
 #include "cache/extent_map.h"
 #include "cache/index.h"
+#include "cache/index_value.h"
 #include "core/cleanup.h"
-#include "core/crc32c.h"
 #include "core/le.h"
 
 #define MIB (1u << 20)
-#define KEY_EXTENT 'e'
-#define KEY_STATE 's'
-#define KEY_META 'm'
-#define EXTENT_KEY_BYTES 9
-#define EXTENT_HEAD_BYTES 32
-#define EXTENT_VALUE_MAX (EXTENT_HEAD_BYTES + 4 * INDEX_EXTENT_BLOCKS)
 #define STATE_KEY_MAX 64
-#define CRC_BYTES 4
-#define META_BYTES (CRC_BYTES + 8 + 16)
+#define META_BYTES (INDEX_CRC_BYTES + 8 + 16)
 
 /* The last digit is the format: another one is not read but made anew. */
 static const char meta_magic[8] = { 'N', 'B', 'I', 'N', 'D', 'E', 'X', '1' };
@@ -69,81 +56,14 @@ static struct index_rocksdb *from_store(struct index_store *s)
 	return container_of(s, struct index_rocksdb, store);
 }
 
-static void extent_key(uint8_t *key, uint64_t blk)
-{
-	key[0] = KEY_EXTENT;
-	for (unsigned i = 0; i < 8; i++)
-		key[1 + i] = (uint8_t)(blk >> 8 * (7 - i));
-}
-
-static uint64_t extent_key_blk(const char *key)
-{
-	uint64_t blk = 0;
-
-	for (unsigned i = 1; i <= 8; i++)
-		blk = blk << 8 | (uint8_t)key[i];
-	return blk;
-}
-
-static uint32_t value_crc(const void *key, size_t key_length, const void *value, size_t length)
-{
-	return crc32c(crc32c(0, key, key_length), (const char *)value + CRC_BYTES,
-		      length - CRC_BYTES);
-}
-
-static bool value_whole(const void *key, size_t key_length, const void *value, size_t length)
-{
-	return length >= CRC_BYTES &&
-	       le_get(value, CRC_BYTES) == value_crc(key, key_length, value, length);
-}
-
-/* The value of @e, at most EXTENT_VALUE_MAX bytes; returns its length. */
-static size_t encode_extent(const uint8_t *key, const struct index_extent *e, uint8_t *value)
-{
-	size_t length = EXTENT_HEAD_BYTES;
-
-	memset(value, 0, EXTENT_HEAD_BYTES);
-	value[4] = (uint8_t)e->kind;
-	le_put(value + 8, e->nblocks, 8);
-	if (e->kind == INDEX_DATA) {
-		le_put(value + 16, e->segment, 4);
-		le_put(value + 20, e->slot, 4);
-		le_put(value + 24, e->incarnation, 8);
-		for (uint64_t i = 0; i < e->nblocks; i++, length += 4)
-			le_put(value + length, e->crc[i], 4);
-	}
-	le_put(value, value_crc(key, EXTENT_KEY_BYTES, value, length), CRC_BYTES);
-	return length;
-}
-
 /* The extent under the iterator; its crcs go to @crc[INDEX_EXTENT_BLOCKS]. 0 or -EBADMSG. */
 static int decode_extent(const rocksdb_iterator_t *it, struct index_extent *e, uint32_t *crc)
 {
-	size_t key_length;
-	size_t length;
+	size_t key_length, length;
 	const char *key = rocksdb_iter_key(it, &key_length);
-	const uint8_t *value = (const uint8_t *)rocksdb_iter_value(it, &length);
+	const char *value = rocksdb_iter_value(it, &length);
 
-	if (!value_whole(key, key_length, value, length) || length < EXTENT_HEAD_BYTES)
-		return -EBADMSG;
-	*e = (struct index_extent){
-		.blk = extent_key_blk(key),
-		.nblocks = le_get(value + 8, 8),
-		.kind = (enum index_kind)value[4],
-		.segment = (uint32_t)le_get(value + 16, 4),
-		.slot = (uint32_t)le_get(value + 20, 4),
-		.incarnation = le_get(value + 24, 8),
-		.crc = value[4] == INDEX_DATA ? crc : NULL,
-	};
-	if (extent_check(e) < 0)
-		return -EBADMSG;
-	if (e->kind != INDEX_DATA)
-		return length == EXTENT_HEAD_BYTES ? 0 : -EBADMSG;
-	if (length != EXTENT_HEAD_BYTES + 4 * e->nblocks)
-		return -EBADMSG;
-	for (uint64_t i = 0; i < e->nblocks; i++)
-		crc[i] = (uint32_t)le_get(value + EXTENT_HEAD_BYTES + 4 * i, 4);
-	return 0;
+	return index_extent_decode(key, key_length, value, length, e, crc);
 }
 
 /* The iterator stands on an extent. */
@@ -155,7 +75,7 @@ static bool on_extent(const rocksdb_iterator_t *it)
 	if (!rocksdb_iter_valid(it))
 		return false;
 	key = rocksdb_iter_key(it, &length);
-	return length == EXTENT_KEY_BYTES && key[0] == KEY_EXTENT;
+	return index_extent_key_is(key, length);
 }
 
 /* What RocksDB calls an error ends here: its text tells nothing a caller could act upon. */
@@ -181,7 +101,7 @@ static int rdb_load(struct index_store *s,
 	struct index_rocksdb *d = from_store(s);
 	uint32_t crc[INDEX_EXTENT_BLOCKS];
 	struct index_extent e;
-	uint8_t key[EXTENT_KEY_BYTES];
+	uint8_t key[INDEX_EXTENT_KEY_BYTES];
 	rocksdb_iterator_t *it;
 	uint64_t next = 0;
 	int r = 0;
@@ -189,15 +109,16 @@ static int rdb_load(struct index_store *s,
 	if (!d->db)
 		return -EIO;
 	it = rocksdb_create_iterator(d->db, d->scan);
-	extent_key(key, 0);
+	index_extent_key(key, 0);
 	for (rocksdb_iter_seek(it, (char *)key, sizeof(key)); r >= 0 && on_extent(it);
 	     rocksdb_iter_next(it)) {
 		r = decode_extent(it, &e, crc);
 		if (r == 0 && e.blk < next)
 			r = -EBADMSG;
+		if (r < 0)
+			break;
 		next = e.blk + e.nblocks;
-		if (r == 0)
-			r = each(ctx, &e);
+		r = each(ctx, &e);
 	}
 	if (r >= 0)
 		r = iter_error(it);
@@ -214,10 +135,10 @@ static int collect(rocksdb_iterator_t *it, rocksdb_writebatch_t *batch, struct e
 {
 	uint32_t crc[INDEX_EXTENT_BLOCKS];
 	struct index_extent e;
-	uint8_t key[EXTENT_KEY_BYTES];
+	uint8_t key[INDEX_EXTENT_KEY_BYTES];
 
 	/* The last extent that begins at or before blk may reach into the range. */
-	extent_key(key, blk);
+	index_extent_key(key, blk);
 	rocksdb_iter_seek_for_prev(it, (char *)key, sizeof(key));
 	if (!on_extent(it)) {
 		int r = iter_error(it);
@@ -235,7 +156,7 @@ static int collect(rocksdb_iterator_t *it, rocksdb_writebatch_t *batch, struct e
 			return 0;
 		if (e.blk + e.nblocks <= blk)
 			continue;
-		extent_key(key, e.blk);
+		index_extent_key(key, e.blk);
 		rocksdb_writebatch_delete(batch, (char *)key, sizeof(key));
 		if (e.blk < blk || e.blk + e.nblocks > end)
 			r = extent_map_put(map, &e);
@@ -277,13 +198,13 @@ static int play(const struct index_op *op, size_t n, struct extent_map *map)
 
 static void put_all(const struct extent_map *map, rocksdb_writebatch_t *batch)
 {
-	uint8_t key[EXTENT_KEY_BYTES];
-	uint8_t value[EXTENT_VALUE_MAX];
+	uint8_t key[INDEX_EXTENT_KEY_BYTES];
+	uint8_t value[INDEX_EXTENT_VALUE_MAX];
 
 	for (const struct extent_node *n = map->head[0]; n; n = n->next[0]) {
-		extent_key(key, n->extent.blk);
+		index_extent_key(key, n->extent.blk);
 		rocksdb_writebatch_put(batch, (char *)key, sizeof(key), (char *)value,
-				       encode_extent(key, &n->extent, value));
+				       index_extent_encode(key, &n->extent, value));
 	}
 }
 
@@ -327,7 +248,7 @@ static size_t state_key(char *out, const char *key)
 {
 	size_t length = strlen(key);
 
-	out[0] = KEY_STATE;
+	out[0] = INDEX_KEY_STATE;
 	memcpy(out + 1, key, length);
 	return length + 1;
 }
@@ -335,16 +256,17 @@ static size_t state_key(char *out, const char *key)
 static int put_value(struct index_rocksdb *d, const char *key, size_t key_length, const void *value,
 		     size_t length, bool durable)
 {
-	cleanup_free uint8_t *buf = malloc(CRC_BYTES + length);
+	cleanup_free uint8_t *buf = malloc(INDEX_CRC_BYTES + length);
 	char *text = NULL;
 
 	if (!buf)
 		return -ENOMEM;
 	if (length)
-		memcpy(buf + CRC_BYTES, value, length);
-	le_put(buf, value_crc(key, key_length, buf, CRC_BYTES + length), CRC_BYTES);
+		memcpy(buf + INDEX_CRC_BYTES, value, length);
+	le_put(buf, index_value_crc(key, key_length, buf, INDEX_CRC_BYTES + length),
+	       INDEX_CRC_BYTES);
 	rocksdb_put(d->db, durable ? d->write_sync : d->write, key, key_length, (char *)buf,
-		    CRC_BYTES + length, &text);
+		    INDEX_CRC_BYTES + length, &text);
 	return failed(text);
 }
 
@@ -358,14 +280,14 @@ static int get_value(struct index_rocksdb *d, const char *key, size_t key_length
 
 	if (r < 0 || !buf)
 		return r < 0 ? r : -ENOENT;
-	if (!value_whole(key, key_length, buf, length)) {
+	if (!index_value_whole(key, key_length, buf, length)) {
 		r = -EBADMSG;
-	} else if (length - CRC_BYTES > max) {
+	} else if (length - INDEX_CRC_BYTES > max) {
 		r = -EMSGSIZE;
 	} else {
-		if (length > CRC_BYTES)
-			memcpy(value, buf + CRC_BYTES, length - CRC_BYTES);
-		*ret_length = length - CRC_BYTES;
+		if (length > INDEX_CRC_BYTES)
+			memcpy(value, buf + INDEX_CRC_BYTES, length - INDEX_CRC_BYTES);
+		*ret_length = length - INDEX_CRC_BYTES;
 	}
 	rocksdb_free(buf);
 	return r;
@@ -465,7 +387,7 @@ static void close_db(struct index_rocksdb *d)
 /* Open what is there. -EBADMSG: it is none, or not ours. */
 static int open_db(struct index_rocksdb *d)
 {
-	static const char key[] = { KEY_META };
+	static const char key[] = { INDEX_KEY_META };
 	uint8_t meta[META_BYTES];
 	cleanup_free char *current = NULL;
 	char *text = NULL;
@@ -497,7 +419,7 @@ static int open_db(struct index_rocksdb *d)
 /* Make an empty store in place of whatever is there. @text: NULL, or RocksDB's reason to free. */
 static int make_db(struct index_rocksdb *d, char **text)
 {
-	static const char key[] = { KEY_META };
+	static const char key[] = { INDEX_KEY_META };
 	uint8_t meta[sizeof(meta_magic) + sizeof(d->cache_uuid)];
 	int r = clear_dir(d->path);
 

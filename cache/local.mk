@@ -9,6 +9,7 @@ libnearblk_a_SOURCES += \
 	cache/format.c cache/format.h \
 	cache/identity.c cache/identity.h \
 	cache/index.h cache/index_mem.c cache/index_rocksdb.c \
+	cache/index_value.c cache/index_value.h \
 	cache/indexq.c \
 	cache/internal.h \
 	cache/janitor.c cache/janitor.h \

@@ -31,7 +31,8 @@ static int load_footer(struct cache *c, uint32_t segment, struct lio_file *file,
 	    memcmp(t.uuid, c->conf.identity->cache_uuid, sizeof(t.uuid)) != 0)
 		return -EBADMSG; /* of an earlier life of the file */
 	if (t.nrecords > c->seg_slots * FORMAT_BATCH_RECORDS || t.ncrcs > c->seg_slots ||
-	    format_footer_slots(t.nrecords, t.ncrcs) >= c->seg_slots || t.end_slot > c->seg_slots)
+	    format_footer_slots(t.nrecords, t.ncrcs) >= c->seg_slots || !t.end_slot ||
+	    t.end_slot > c->seg_slots - format_footer_slots(t.nrecords, t.ncrcs))
 		return -EBADMSG;
 	slots = format_footer_slots(t.nrecords, t.ncrcs) - 1;
 	ret->record = malloc(MAX(t.nrecords, 1u) * sizeof(*ret->record));
@@ -45,7 +46,8 @@ static int load_footer(struct cache *c, uint32_t segment, struct lio_file *file,
 		if (r < 0)
 			return r;
 	}
-	r = format_table_decode(&t, table, c->seg_slots, ret->record, ret->crc);
+	/* What records describe lies before end_slot, not in the footer. */
+	r = format_table_decode(&t, table, t.end_slot, ret->record, ret->crc);
 	if (r < 0)
 		return r;
 	ret->nrecords = ret->record_cap = t.nrecords;

@@ -76,6 +76,22 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\r';
 }
 
+/*
+ * A secret alone on its line may have a '=' in it, as base64 has: only what could be a key is
+ * quoted as one.
+ */
+static int unknown_key(const char *line, size_t key, struct err *err)
+{
+	bool plain = key <= 40;
+
+	for (size_t i = 0; i < key; i++)
+		plain &= (line[i] >= 'a' && line[i] <= 'z') || line[i] == '_' || line[i] == ' ';
+	return err_set(err, -EINVAL,
+		       "unknown key%s%.*s%s: use username, password, username_in or password_in, "
+		       "with no blanks around",
+		       plain ? " \"" : "", plain ? (int)key : 0, line, plain ? "\"" : "");
+}
+
 /* One line without its end. Messages quote keys, never values, and nothing without a '='. */
 static int parse_line(struct leaf_credentials *c, const char *line, size_t length, struct err *err)
 {
@@ -90,10 +106,7 @@ static int parse_line(struct leaf_credentials *c, const char *line, size_t lengt
 	key = (size_t)(equals - line);
 	to = slot(c, line, key);
 	if (!to)
-		return err_set(err, -EINVAL,
-			       "unknown key \"%.*s\": use username, password, username_in or "
-			       "password_in, with no blanks around",
-			       (int)MIN(key, (size_t)40), line);
+		return unknown_key(line, key, err);
 	text = equals + 1;
 	n = length - key - 1;
 	if (to[0])

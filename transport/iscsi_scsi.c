@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/cleanup.h"
 #include "core/range.h"
@@ -393,14 +394,34 @@ void iscsi_negotiated_init(struct iscsi_negotiated *ret)
 	};
 }
 
+/* Decimal, or "0x" and hexadecimal (RFC 7143 6.1); libiscsi puts a blank and more behind it. */
+static bool number(const char *value, unsigned long *ret)
+{
+	int base = strncasecmp(value, "0x", 2) == 0 ? 16 : 10;
+	char *end;
+
+	if (*value < '0' || *value > '9')
+		return false;
+	*ret = strtoul(value, &end, base);
+	return *end == '\0' || *end == ' ';
+}
+
 /* Lengths are 512 to 2^24 - 1 (RFC 7143 13.12 to 13.14); anything else leaves the field as it is.
  */
 static void set_length(uint32_t *field, const char *value)
 {
-	unsigned long v = strtoul(value, NULL, 10);
+	unsigned long v;
 
-	if (v >= 512 && v < 1u << 24)
+	if (number(value, &v) && v >= 512 && v < 1u << 24)
 		*field = (uint32_t)v;
+}
+
+/* 0 to 65535 (RFC 7143 13.9); else it counts as not said. */
+static void set_group(uint32_t *field, const char *value)
+{
+	unsigned long v;
+
+	*field = number(value, &v) && v <= UINT16_MAX ? (uint32_t)v : ISCSI_GROUP_UNKNOWN;
 }
 
 void iscsi_negotiated_line(struct iscsi_negotiated *neg, const char *line)
@@ -426,7 +447,7 @@ void iscsi_negotiated_line(struct iscsi_negotiated *neg, const char *line)
 	else if (!strncmp(key, "ImmediateData=", 14))
 		neg->immediate_data = strncmp(value, "No", 2) != 0;
 	else if (!strncmp(key, "TargetPortalGroupTag=", 21))
-		neg->portal_group = (uint32_t)strtoul(value, NULL, 10);
+		set_group(&neg->portal_group, value);
 }
 
 uint32_t iscsi_negotiated_one_trip(const struct iscsi_negotiated *neg, uint32_t sector_bytes)

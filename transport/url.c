@@ -62,6 +62,20 @@ static void put_host(struct out *o, const char *host)
 	put(o, strchr(host, ':') ? "[%s]" : "%s", host);
 }
 
+/*
+ * As it may stand in a URL: the '%' before a zone is read as "%25", too, so before a zone that
+ * begins with 25 it is written so.
+ */
+static void put_url_host(struct out *o, const char *host)
+{
+	const char *zone = strchr(host, '%');
+
+	if (zone && strncmp(zone + 1, "25", 2) == 0)
+		put(o, "[%.*s%%25%s]", (int)(zone - host), host, zone + 1);
+	else
+		put_host(o, host);
+}
+
 static int refuse_password(struct err *err)
 {
 	return err_set(err, -EINVAL,
@@ -199,7 +213,7 @@ static int parse_iscsi(const char *p, bool discovery, struct url *u, struct out 
 	for (unsigned i = 0; i < u->portals; i++) {
 		if (i)
 			put(o, ",");
-		put_host(o, u->portal[i].host);
+		put_url_host(o, u->portal[i].host);
 		if (u->portal[i].port != ISCSI_PORT)
 			put(o, ":%u", u->portal[i].port);
 	}
@@ -319,7 +333,7 @@ static int parse_http(const char *p, struct url *u, struct out *o, struct err *e
 				return r;
 		}
 	}
-	put_host(o, host);
+	put_url_host(o, host);
 	if (port != usual)
 		put(o, ":%u", port);
 	put(o, "%.*s", (int)path.length, path.at);
@@ -355,10 +369,13 @@ static int parse_scheme(const char *text, enum url_scheme *ret, const char **ret
 		return err_set(err, -EINVAL,
 			       "the volume URL is empty: write iscsi://host/target/lun, "
 			       "file:///path or https://host/path");
+	if (text[0] == '/' && strchr(text, '@'))
+		return err_set(err, -EINVAL,
+			       "what begins with '/' is a path, not a URL: write file:///path");
 	if (text[0] == '/')
 		return err_set(err, -EINVAL, "\"%s\" is a path, not a URL: write file://%s",
-			       url_quote((struct part){ text, strcspn(text, "?#@") }).text,
-			       url_quote((struct part){ text, strcspn(text, "?#@") }).text);
+			       url_quote((struct part){ text, strcspn(text, "?#") }).text,
+			       url_quote((struct part){ text, strcspn(text, "?#") }).text);
 	if (text[n] == ':') {
 		for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
 			if (strlen(schemes[i].name) == n &&
@@ -373,6 +390,10 @@ static int parse_scheme(const char *text, enum url_scheme *ret, const char **ret
 		return err_set(err, -EINVAL,
 			       "scheme \"%s\": not known; use iscsi, iser, file, http or https",
 			       url_quote(scheme).text);
+	if (strchr(text, '@'))
+		return err_set(err, -EINVAL,
+			       "the scheme is missing before what ends with the '@'; write "
+			       "iscsi://user@host/target/lun");
 	return err_set(
 		err, -EINVAL,
 		"\"%s\": the scheme is missing; write iscsi://host/target/lun, file:///path or "

@@ -19,6 +19,7 @@
 #define AT_BODY 16
 #define AT_FEATURES 16
 #define AT_CLASS 48
+#define AT_TRAILER_CLASS 36
 #define AT_BATCH_SLOT 36
 #define AT_BATCH_NRECORDS 72
 #define AT_BATCH_NPREV 76
@@ -324,6 +325,13 @@ START_TEST(test_foreign_slots)
 	put32(slot + AT_CLASS, 3);
 	reseal(slot);
 	ck_assert_int_eq(format_segment_decode(slot, &s), -EBADMSG);
+	/* A trailer tells the class where the header is lost. */
+	t = (struct format_trailer){ .class = FORMAT_CLEAN };
+	format_footer_encode(&t, NULL, NULL, slot);
+	ck_assert_int_eq(format_trailer_decode(slot, &t), 0);
+	put32(slot + AT_TRAILER_CLASS, 3);
+	reseal(slot);
+	ck_assert_int_eq(format_trailer_decode(slot, &t), -EBADMSG);
 }
 END_TEST
 

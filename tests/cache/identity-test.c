@@ -228,6 +228,24 @@ START_TEST(test_newer_formats)
 }
 END_TEST
 
+/* A generation that none can follow: stored again it would be 0, which nobody loads. */
+START_TEST(test_last_generation)
+{
+	struct cache_identity got;
+
+	setup(1);
+	ck_assert_int_eq(identity_store(fx.lio, &fx.id), 0);
+	for (unsigned at = 48; at < 56; at++)
+		patch(0, at, 0xff);
+	ck_assert_int_eq(load(&got), 0);
+	ck_assert_uint_eq(got.generation, UINT64_MAX);
+	ck_assert_int_eq(identity_store(fx.lio, &got), -EOVERFLOW);
+	ck_assert_int_eq(load(&got), 0);
+	ck_assert_uint_eq(got.generation, UINT64_MAX);
+	teardown();
+}
+END_TEST
+
 /* Every operation of a store fails once, then the process dies or power goes: old or new. */
 START_TEST(test_fail_each_and_cut)
 {
@@ -284,6 +302,7 @@ int main(void)
 	tcase_add_test(tc, test_flips_in_one_copy);
 	tcase_add_test(tc, test_truncated_and_missing);
 	tcase_add_test(tc, test_newer_formats);
+	tcase_add_test(tc, test_last_generation);
 	tcase_add_test(tc, test_fail_each_and_cut);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(s, tc);

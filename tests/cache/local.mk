@@ -12,6 +12,7 @@ UNIT_TESTS += \
 	tests/cache/plan-test \
 	tests/cache/recorder-test \
 	tests/cache/sim-test \
+	tests/cache/table-test \
 	tests/cache/threads-test
 cache_rig = tests/cache/rig.c tests/cache/rig.h
 tests_cache_damage_test_SOURCES = tests/cache/damage-test.c $(cache_rig)

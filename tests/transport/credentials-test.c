@@ -80,6 +80,9 @@ static const struct bad {
 	{ " username=joe\n", "line 1: unknown key \" username\"" },
 	{ "\n\nhush\n", "line 3: no '='" },
 	{ "=hush\n", "line 1: unknown key \"\"" },
+	/* Secrets with a '=' of their own, and what a terminal would act on. */
+	{ "hush1=\n", "line 1: unknown key: use" },
+	{ "\033[2J=x\n", "line 1: unknown key: use" },
 	{ "username=joe\npassword=\n", "line 2: password is empty" },
 	{ "username=joe\nusername=jim\n", "line 2: username is given twice" },
 	{ "username=joe\npassword= hush\n", "line 2: password begins or ends with a blank" },

@@ -305,6 +305,18 @@ START_TEST(test_negotiated)
 	iscsi_negotiated_line(&n, "TargetLoginReply: MaxRecvDataSegmentLength=8192 [iqn.x:y]");
 	iscsi_negotiated_line(&n, "TargetLoginReply: TargetPortalGroupTag=3 [iqn.x:y]");
 	ck_assert_uint_eq(n.portal_group, 3);
+	/* as RFC 7143 6.1 also lets it be written; what is no tag is none: two portals with one
+	 * tag are fenced as one */
+	iscsi_negotiated_line(&n, "TargetLoginReply: TargetPortalGroupTag=0x1F [iqn.x:y]");
+	ck_assert_uint_eq(n.portal_group, 31);
+	iscsi_negotiated_line(&n, "TargetLoginReply: TargetPortalGroupTag=65536 [iqn.x:y]");
+	ck_assert_uint_eq(n.portal_group, ISCSI_GROUP_UNKNOWN);
+	iscsi_negotiated_line(&n, "TargetLoginReply: TargetPortalGroupTag=65535");
+	ck_assert_uint_eq(n.portal_group, 65535);
+	iscsi_negotiated_line(&n, "TargetLoginReply: TargetPortalGroupTag=4294967297");
+	ck_assert_uint_eq(n.portal_group, ISCSI_GROUP_UNKNOWN);
+	iscsi_negotiated_line(&n, "TargetLoginReply: TargetPortalGroupTag=-1");
+	ck_assert_uint_eq(n.portal_group, ISCSI_GROUP_UNKNOWN);
 	ck_assert_uint_eq(iscsi_negotiated_one_trip(&n, 512), 8192);
 	/* tuned */
 	iscsi_negotiated_line(&n, "TargetLoginReply: InitialR2T=No [iqn.x:y]");

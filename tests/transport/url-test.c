@@ -34,6 +34,8 @@ static const struct good good[] = {
 	{ "iscsi://[fe80::1%25eth0]/naa.62004567BA64678D0123456789ABCDEF/1",
 	  "iscsi://[fe80::1%eth0]/naa.62004567BA64678D0123456789ABCDEF/1",
 	  "iscsi_-fe80::1-eth0-_naa.62004567BA64678D0123456789ABCDEF_1-*" },
+	/* A zone that begins with 25: no other is made of it. */
+	{ "iscsi://[fe80::1%2525x]/" IQN "/1", NULL, "iscsi_-fe80::1-25x-_" IQN "_1-*" },
 	{ "iscsi://joe@a,b:99,[::2],[::3]:5/" IQN "/2", NULL, "iscsi_a_" IQN "_2" },
 	{ "iscsi://j@corp.example@a/" IQN "/2", NULL, "iscsi_a_" IQN "_2" },
 	{ "iscsi://a_b/iqn.2001-04.com.example:x_Y/2", NULL,
@@ -62,6 +64,10 @@ struct bad {
 static const struct bad bad[] = {
 	{ "", "empty", "iscsi://host/target/lun" },
 	{ "/dev/sdb", "\"/dev/sdb\" is a path", "file:///dev/sdb" },
+	{ "/dev/hush@b", "a path, not a URL", "file:///path" },
+	{ "//joe:hush@h/" IQN "/0", "a path, not a URL", "file:///path" },
+	{ "hush@h/" IQN "/0", "the scheme is missing", "iscsi://user@host" },
+	{ "hush/@h/" IQN "/0", "the scheme is missing", "iscsi://user@host" },
 	{ "host/x", "\"host\": the scheme is missing", "iscsi://" },
 	{ "host:3260", "\"host\": the scheme is missing", "iscsi://" },
 	{ "ftp://h/x", "scheme \"ftp\"", "iscsi, iser, file, http or https" },
