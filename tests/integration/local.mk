@@ -19,7 +19,7 @@ INTEGRATION_TESTS = \
 	tests/integration/warm-drop.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
 TESTS += $(INTEGRATION_TESTS)
-EXTRA_DIST += tests/integration/acked.py
 
-check_PROGRAMS += tests/integration/writer
-tests_integration_writer_SOURCES = tests/integration/writer.c
+# Writes, and says whether what was acknowledged is there.
+check_PROGRAMS += tests/integration/acked
+tests_integration_acked_SOURCES = tests/integration/acked.c
