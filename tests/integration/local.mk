@@ -4,6 +4,7 @@ INTEGRATION_TESTS = \
 	tests/integration/consumers.sh \
 	tests/integration/discover.sh \
 	tests/integration/ext4-loop.sh \
+	tests/integration/failpoints.sh \
 	tests/integration/hostile.sh \
 	tests/integration/http-origin.sh \
 	tests/integration/iscsi-auth.sh \
