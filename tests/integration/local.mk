@@ -15,12 +15,15 @@ INTEGRATION_TESTS = \
 	tests/integration/places.sh \
 	tests/integration/refusals.sh \
 	tests/integration/small-cache.sh \
+	tests/integration/soak.sh \
 	tests/integration/status.sh \
 	tests/integration/user.sh \
 	tests/integration/warm-drop.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
 TESTS += $(INTEGRATION_TESTS)
 
+# All faults at random, for as long as one likes; soak.sh is a short one.
+dist_check_SCRIPTS += tests/soak
 # Writes, and says whether what was acknowledged is there.
 check_PROGRAMS += tests/integration/acked
 tests_integration_acked_SOURCES = tests/integration/acked.c
