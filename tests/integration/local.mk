@@ -5,6 +5,7 @@ INTEGRATION_TESTS = \
 	tests/integration/discover.sh \
 	tests/integration/ext4-loop.sh \
 	tests/integration/failpoints.sh \
+	tests/integration/far-copies.sh \
 	tests/integration/hostile.sh \
 	tests/integration/http-origin.sh \
 	tests/integration/iscsi-auth.sh \
@@ -20,6 +21,7 @@ INTEGRATION_TESTS = \
 	tests/integration/user.sh \
 	tests/integration/warm-drop.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
+EXTRA_DIST += tests/integration/copies.py
 TESTS += $(INTEGRATION_TESTS)
 
 # All faults at random, for as long as one likes; soak.sh is a short one.
