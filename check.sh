@@ -292,7 +292,7 @@ stage_lint() {
 }
 
 lint_shell() {
-	(cd "$SRC" && grep -rlE '^#!(/bin/|/usr/bin/env )(ba)?sh|^# shellcheck shell=' --include='*.sh' . .ci |
+	(cd "$SRC" && grep -rlE '^#!(/bin/|/usr/bin/env )(ba)?sh|^# shellcheck shell=' --include='*.sh' --include=soak . .ci |
 		sort -u | xargs shellcheck -x --severity=warning)
 }
 

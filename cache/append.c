@@ -400,6 +400,7 @@ static void batch_applied(struct appender *a, struct todo *todo)
 	uint32_t crc = 0;
 	bool header = true;
 
+	failpoint(FAILPOINT_APPEND);
 	a->failures = 0;
 	for (uint32_t i = 0; i < a->batch.nrecords; i++) {
 		/* Out of memory: the footer would lie; scanning finds the record. */
@@ -417,6 +418,7 @@ static void batch_applied(struct appender *a, struct todo *todo)
 		c->appended_seq = s->last_seq;
 		c->marked_seq = a->batch.durable_seq;
 		atomic_store(lio_word(c->lio, WORD_APPENDED), c->appended_seq);
+		failpoint(FAILPOINT_ACKNOWLEDGE);
 	}
 	while ((n = list_pop(&a->flight))) {
 		struct append_op *op = list_entry(n, struct append_op, link);
@@ -481,6 +483,7 @@ static void sync_finish(struct cache *c, struct todo *todo)
 		log_fail(c, todo);
 	else if (c->sync_target > c->durable_seq)
 		c->durable_seq = c->sync_target;
+	failpoint(FAILPOINT_SYNCED);
 	list_for_each_safe(n, tmp, &c->sync_waits) {
 		struct sync_wait *w = list_entry(n, struct sync_wait, link);
 

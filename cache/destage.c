@@ -115,6 +115,7 @@ static void command_done(struct blk_req *req, void *ctx, int result)
 	d->in_flight_bytes -= sent->iov.iov_len;
 	if (result == 0) {
 		sent->command->state = COMMAND_DONE;
+		failpoint(FAILPOINT_SENT);
 		if (sent->command->kind == FORMAT_WRITE)
 			d->sent_blocks += sent->command->n;
 		writeback_delivered(&c->wb, sent->iov.iov_len, sched_now(c->sched));
@@ -346,6 +347,7 @@ static void send_flush(struct cache *c, struct todo *todo)
 {
 	struct destage *d = c->destage;
 
+	failpoint(FAILPOINT_BEFORE_SYNC);
 	d->state = FLUSHING;
 	d->ended = false;
 	blk_req_init(&d->flush.req, BLK_FLUSH, 0, 0, NULL, 0);
@@ -381,6 +383,7 @@ static void mark_appended(struct cache *c, struct append_op *op, int result, str
 		mark_ended(c, result);
 		return;
 	}
+	failpoint(FAILPOINT_WATERMARK);
 	d->mark_sync.seq = op->record.seq;
 	d->mark_sync.synced = mark_synced;
 	sync_submit(c, &d->mark_sync, todo);
@@ -392,6 +395,7 @@ static void send_mark(struct cache *c, struct todo *todo)
 	struct destage *d = c->destage;
 	struct epoch *e = list_first(&c->epochs, struct epoch, link);
 
+	failpoint(FAILPOINT_AFTER_SYNC);
 	d->state = MARKING;
 	d->ended = false;
 	backoff_reset(&d->backoff);
@@ -428,6 +432,7 @@ static void build(struct cache *c, struct todo *todo)
 		c->damaged = true;
 	} else {
 		begin_round(c);
+		failpoint(FAILPOINT_EPOCH);
 	}
 }
 

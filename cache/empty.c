@@ -299,6 +299,7 @@ static bool step_waiting(struct cache *c, struct todo *todo)
 	if (s->pins)
 		return false;
 	assert(s->live == 0 && segment_is_clean(c, s));
+	failpoint(FAILPOINT_EVICT);
 	segment_disarm(s);
 	if (j->unlink) {
 		s->state = SEG_PREPARING; /* ours: nobody looks at its file */

@@ -27,6 +27,7 @@
 
 #include "core/clock.h"
 #include "core/crc32c.h"
+#include "core/failpoint.h"
 #include "core/le.h"
 #include "core/range.h"
 
@@ -339,6 +340,7 @@ int identity_store(struct lio *lio, struct cache_identity *id)
 
 		if (r < 0)
 			return r;
+		failpoint(FAILPOINT_IDENTITY);
 	}
 	/* A copy that was there may have got its name from a process killed before its sync_dir. */
 	return lio_sync_dir(lio);

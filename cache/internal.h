@@ -36,6 +36,7 @@
 #include "cache/map.h"
 #include "core/block.h"
 #include "core/clock.h"
+#include "core/failpoint.h"
 #include "core/range.h"
 #include "core/sched.h"
 #include "policy/readahead.h"

@@ -26,6 +26,7 @@ static int fill(struct cache *c, struct lio_file *file)
 	memset(zero, 0, FILL_BYTES);
 	for (uint64_t at = 0; at < bytes && r == 0; at += FILL_BYTES)
 		r = lio_write_sync(c->lio, file, zero, MIN(FILL_BYTES, bytes - at), at);
+	failpoint(FAILPOINT_PREPARE);
 	if (r == 0)
 		r = lio_fdatasync(c->lio, file);
 	return r == 0 ? lio_sync_dir(c->lio) : r;

@@ -297,6 +297,7 @@ static void barrier_appended(struct cache *c, struct append_op *op, int result, 
 		opening_end(c, result);
 		return;
 	}
+	failpoint(FAILPOINT_AFTER_CUT);
 	epoch_close(c, op->record.seq, op->record.blk, false, todo);
 	o->sync.seq = op->record.seq;
 	o->sync.synced = opening_synced;
@@ -329,6 +330,7 @@ static int open_log(struct recovery *rec, struct err *err)
 	c->durable_seq = MIN(rec->durable, rec->last);
 	c->next_seq = MAX(rec->max_seen, rec->limit) + 1;
 	c->started = true;
+	failpoint(FAILPOINT_BEFORE_CUT);
 	append_submit(&c->log, &o.cut, &todo);
 	append_submit(&c->log, &o.barrier, &todo);
 	janitor_kick(c);

@@ -234,6 +234,7 @@ static void fua_barrier(struct cache *c, struct append_op *barrier, int result, 
 		op_finish(op, result, todo);
 		return;
 	}
+	failpoint(FAILPOINT_BARRIER);
 	epoch_close(c, barrier->record.seq, barrier->record.blk, true, todo);
 	op->sync.seq = barrier->record.seq;
 	op->sync.synced = fua_synced;
@@ -605,6 +606,7 @@ static void flush_barrier(struct cache *c, struct append_op *barrier, int result
 		cache_put(c);
 		return;
 	}
+	failpoint(FAILPOINT_BARRIER);
 	epoch_close(c, barrier->record.seq, barrier->record.blk, true, todo);
 	op->sync.seq = barrier->record.seq;
 	sync_submit(c, &op->sync, todo);

@@ -21,6 +21,7 @@
 #include "cmd/place.h"
 #include "cmd/progress.h"
 #include "core/cleanup.h"
+#include "core/failpoint.h"
 #include "core/parse.h"
 #include "mount/attach.h"
 #include "transport/credentials.h"
@@ -126,6 +127,8 @@ static int configure(struct option_set *set, struct daemon_config *conf, struct 
 		r = choose_log(v[OPT_LOG].text, conf->log, err);
 	if (r == 0)
 		r = choose_faults(&v[OPT_DEBUG_FAULT], stack, err);
+	if (r == 0 && v[OPT_DEBUG_KILL].given)
+		r = failpoint_arm(v[OPT_DEBUG_KILL].text, err);
 	if (r < 0)
 		return r;
 	stack->cache_size_bytes = v[OPT_CACHE_SIZE].number;

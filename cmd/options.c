@@ -121,6 +121,11 @@ static const struct option_def defs[OPT_COUNT] = {
 		.help = "for tests: let a request to the far side fail",
 		.commands = CMD_MOUNT, .hidden = true,
 	},
+	[OPT_DEBUG_KILL] = {
+		.name = "debug-kill", .type = OPTION_TEXT, .arg = "POINT[:NTH]",
+		.help = "for tests: die at a point as if by kill -9",
+		.commands = CMD_MOUNT, .hidden = true,
+	},
 	[OPT_DEBUG_COUNT] = {
 		.name = "debug-count", .type = OPTION_FLAG,
 		.help = "for tests: log at the end how many requests went to the far side",

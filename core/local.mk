@@ -4,6 +4,7 @@ libnearblk_a_SOURCES += \
 	core/clock.h \
 	core/crc32c.c core/crc32c.h \
 	core/err.c core/err.h \
+	core/failpoint.c core/failpoint.h \
 	core/filter_count.c core/filter_count.h \
 	core/filter_delay.c core/filter_delay.h \
 	core/filter_fault.c core/filter_fault.h \

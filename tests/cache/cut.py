@@ -8,7 +8,7 @@ cut.py check DISK SEED COUNT LOW [HIGH] DISK must be the state after write LOW, 
 cut.py far DISK SEED COUNT             DISK must be the state at some flush, with any part of what was
                                        written up to the next one; prints how many flushes
 cut.py floor LIST CUT                  the last write flushed, and the last acknowledged, before record CUT
-cut.py points LIST SEED N              N records to cut behind: after marks, and anywhere
+cut.py points LIST SEED N              N records to cut behind: after every flush in turn, and anywhere
 cut.py mark ROOT TEXT                  a mark into the recording
 cut.py copy FROM TO                    copy a tree into TO, all of it synced; then mark the recorder TO
 
@@ -43,7 +43,7 @@ def writes(seed, count, sectors):
 def flushes(seed, count):
     """Behind which writes there is one. The last are never flushed: they are for kill -9 and recovery."""
     dice = random.Random("flush " + seed)
-    return {k for k in range(1, count - 29) if dice.random() < 0.12}
+    return {k for k in range(1, count - 29) if dice.random() < 0.05}
 
 
 def write(disk, root, seed, count):
@@ -143,8 +143,11 @@ def points(path, seed, n):
     if not after:
         sys.exit("nothing was flushed: no mark to cut at")
     print(after[-1])
+    every = []
     for i in range(1, int(n)):
-        print(dice.choice(after) + dice.randint(0, 3) if i % 2 else dice.randint(after[0] // 2, total))
+        # Each of them once before one comes again.
+        every = every or dice.sample(after, len(after))
+        print(every.pop() + dice.randint(0, 3) if i % 5 else dice.randint(after[0] // 2, total))
 
 
 def copy(source, target):

@@ -101,7 +101,9 @@ state "$WRITES"
 crash
 end_record
 "$REPLAY" "$T/log" --list >"$T/list"
-say "$(wc -l <"$T/list") records, $(grep -c ' flushed ' "$T/list") fsyncs"
+fsyncs=$(grep -c ' flushed ' "$T/list")
+say "$(wc -l <"$T/list") records, $fsyncs fsyncs"
+[ $((CUTS * 4 / 5)) -ge "$fsyncs" ] || say "not every fsync is cut behind: CUTS=$((fsyncs * 5 / 4 + 2)) would"
 
 lost=0
 points=$("${CUT[@]}" points "$T/list" "$SEED" "$CUTS")

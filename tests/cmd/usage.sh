@@ -48,6 +48,8 @@ expect 2 "is more than --cache-size" mount --cache-size 64M --max-dirty 65M "$ur
 expect 2 "--log stderr needs --foreground" mount --log stderr "$url" "$dir/mnt"
 expect 2 "not an iSCSI name" mount --initiator-name Nonsense iscsi://h/iqn.2026-01.x:y/1 "$dir/mnt"
 expect 2 "--debug-fault" mount --debug-fault wrote "$url" "$dir/mnt"
+expect 2 "append acknowledge" mount --debug-kill appendix "$url" "$dir/mnt"
+expect 2 "--debug-kill append:0" mount --debug-kill append:0 "$url" "$dir/mnt"
 expect 2 "" mount ftp://host/x "$dir/mnt"
 expect 2 "--credentials" mount iscsi://user:secret@host/iqn.2026-01.x:y/1 "$dir/mnt"
 expect 1 "" mount "$url" "$dir/mnt"

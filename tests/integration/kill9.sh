@@ -7,12 +7,12 @@
 # shellcheck source=tests/lib/functions.sh
 . "$(dirname "$0")/../lib/functions.sh"
 require_root
-require tgtd python3 /dev/fuse
+require tgtd /dev/fuse
 
 KILLS=${KILLS:-8}
 SEED=${SEED:-$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}
 RANDOM=$SEED
-WRITER=$(find_program tests/integration/writer)
+ACKED=$(find_program tests/integration/acked)
 IQN=iqn.2024-01.test:$NB_ID
 MNT=$T/mnt
 
@@ -44,13 +44,13 @@ pause() {
 }
 
 acknowledged() {
-	[ "$(grep -c ^a "$T/log")" -gt "$1" ]
+	[ "$("$ACKED" show "$T/notes" acked)" -gt "$1" ]
 }
 
 round() {
-	local before=0 writer
+	local before writer status=0
 
-	[ ! -e "$T/log" ] || before=$(grep -c ^a "$T/log")
+	before=$("$ACKED" show "$T/notes" acked)
 	if [ $((RANDOM % 3)) = 0 ]; then
 		start
 		pause 150
@@ -58,17 +58,18 @@ round() {
 	fi
 	start
 	wait_for 30 ready
-	python3 "$(dirname "$0")/acked.py" check "$MNT/disk.img" "$T/log"
-	"$WRITER" "$MNT/disk.img" "$T/log" $((RANDOM * 32768 + RANDOM)) 12 &
+	"$ACKED" check near "$MNT/disk.img" "$T/notes"
+	"$ACKED" write "$MNT/disk.img" "$T/notes" $((RANDOM * 32768 + RANDOM)) 12 &
 	writer=$!
 	wait_for 10 acknowledged "$before"
 	pause 999
 	kill_daemon
-	wait "$writer" || fail "the writer found wrong bytes"
+	wait "$writer" || status=$?
+	assert_eq "$status" 3 "exit status of the writer whose daemon was killed"
 }
 
 say "SEED=$SEED KILLS=$KILLS"
-python3 "$(dirname "$0")/acked.py" make "$T/disk" 65536
+"$ACKED" make "$T/disk" "$T/notes" 65536
 mkdir "$MNT"
 on_exit drop_mount "$MNT"
 tgtd_start
@@ -78,8 +79,8 @@ for ((i = 0; i < KILLS; i++)); do
 done
 start
 wait_for 30 ready
-python3 "$(dirname "$0")/acked.py" check "$MNT/disk.img" "$T/log"
+"$ACKED" check near "$MNT/disk.img" "$T/notes"
 nb flush "$MNT"
 cmp "$MNT/disk.img" "$T/disk" || fail "flushed, but the target has other bytes"
-python3 "$(dirname "$0")/acked.py" check "$T/disk" "$T/log"
+"$ACKED" check far "$T/disk" "$T/notes"
 umount_nb "$MNT"

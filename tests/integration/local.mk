@@ -4,6 +4,8 @@ INTEGRATION_TESTS = \
 	tests/integration/consumers.sh \
 	tests/integration/discover.sh \
 	tests/integration/ext4-loop.sh \
+	tests/integration/failpoints.sh \
+	tests/integration/far-copies.sh \
 	tests/integration/hostile.sh \
 	tests/integration/http-origin.sh \
 	tests/integration/iscsi-auth.sh \
@@ -14,12 +16,16 @@ INTEGRATION_TESTS = \
 	tests/integration/places.sh \
 	tests/integration/refusals.sh \
 	tests/integration/small-cache.sh \
+	tests/integration/soak.sh \
 	tests/integration/status.sh \
 	tests/integration/user.sh \
 	tests/integration/warm-drop.sh
 dist_check_SCRIPTS += $(INTEGRATION_TESTS)
+EXTRA_DIST += tests/integration/copies.py
 TESTS += $(INTEGRATION_TESTS)
-EXTRA_DIST += tests/integration/acked.py
 
-check_PROGRAMS += tests/integration/writer
-tests_integration_writer_SOURCES = tests/integration/writer.c
+# All faults at random, for as long as one likes; soak.sh is a short one.
+dist_check_SCRIPTS += tests/soak
+# Writes, and says whether what was acknowledged is there.
+check_PROGRAMS += tests/integration/acked
+tests_integration_acked_SOURCES = tests/integration/acked.c

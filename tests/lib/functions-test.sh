@@ -34,6 +34,9 @@ test_ways_out() {
 	assert_eq "$status" 143 "status after TERM"
 	said '^cleaned'
 
+	run_test 'on_exit echo cleaned; on_exit fail no; false'
+	said '^cleaned'
+
 	run_test 'sleep 1000 & disown; echo "pid $!"; setsid -f sleep 1001'
 	assert_eq "$status" 0 "status of a test that leaks"
 	wait_for 5 pid_gone "$(sed -n 's/^pid //p' "$T/out")"

@@ -113,7 +113,8 @@ run_cleanups() {
 	set +e
 	[ "$status" = 0 ] || [ "$status" = 77 ] || show_logs
 	for ((i = ${#NB_CLEANUPS[@]} - 1; i >= 0; i--)); do
-		eval "${NB_CLEANUPS[i]}"
+		# One that fails the test must not keep the others from running.
+		(eval "${NB_CLEANUPS[i]}")
 	done
 	for pid in $(marked_pids); do
 		kill -9 "$pid" 2>/dev/null
