@@ -462,5 +462,5 @@ int main(void)
 	tcase_add_test(tc, test_index);
 	tcase_add_test(tc, test_many);
 	suite_add_tcase(s, tc);
-	return run_suite(s);
+	return run_suite_here(s);
 }

@@ -558,5 +558,5 @@ int main(void)
 	tcase_add_loop_test(tc, test_growth, 0, SEEDS);
 	tcase_add_loop_test(tc, test_growth_waits, 0, SEEDS);
 	suite_add_tcase(s, tc);
-	return run_suite(s);
+	return run_suite_here(s);
 }

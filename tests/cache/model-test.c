@@ -142,5 +142,5 @@ int main(void)
 	tcase_add_test(tc, test_small_cache);
 	tcase_add_loop_test(tc, test_each_step, 0, MODEL_CUTS);
 	suite_add_tcase(s, tc);
-	return run_suite(s);
+	return run_suite_here(s);
 }

@@ -288,5 +288,5 @@ int main(void)
 	tcase_add_test(tc, test_far);
 	tcase_add_test(tc, test_index);
 	suite_add_tcase(s, tc);
-	return run_suite(s);
+	return run_suite_here(s);
 }

@@ -24,10 +24,12 @@ static inline unsigned test_share(void)
  * Run @suite, which is taken, print what came out (CK_VERBOSITY says how much) and return the exit
  * status for main().
  */
-static inline int run_suite(Suite *suite)
+static inline int run_suite_as(Suite *suite, enum fork_status fork_status)
 {
 	SRunner *runner = srunner_create(suite);
 	int failed;
+
+	srunner_set_fork_status(runner, fork_status);
 
 	/*
 	 * Images of whole disks are copied and dropped all the time: kept in the heap they cost no
@@ -41,6 +43,21 @@ static inline int run_suite(Suite *suite)
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static inline int run_suite(Suite *suite)
+{
+	return run_suite_as(suite, CK_FORK_GETENV);
+}
+
+/*
+ * The same in this one process, unless CK_FORK says otherwise: for hundreds of simulated lives,
+ * which cost less than a fork, cannot hang unnoticed (the simulator counts steps) and name their
+ * seed when they die.
+ */
+static inline int run_suite_here(Suite *suite)
+{
+	return run_suite_as(suite, getenv("CK_FORK") ? CK_FORK_GETENV : CK_NOFORK);
 }
 
 #endif
