@@ -198,12 +198,11 @@ void blk_info(struct blk_dev *dev, struct blk_info *ret_info);
 uint64_t blk_generation(struct blk_dev *dev);
 
 /*
- * Why the far side may not be written any more: another host took it over (SPC-4 5.13.1, a
- * RESERVATION CONFLICT), or it turned out to be another volume. NULL: it may. For good, until the
- * next start: each WRITE, ZERO, DISCARD and FLUSH ends with -ESTALE then, also those that were not
- * answered yet, and nothing is sent for them any more; a READ does where what it would read is not
- * ours. The text is for people (what happened, what to do) and lives as long as @dev. Any thread;
- * takes no lock. Default: the inner device's; NULL for a leaf.
+ * Why the far side may not be written any more: it turned out to be another volume. NULL: it may.
+ * For good, until the next start: each WRITE, ZERO, DISCARD and FLUSH ends with -ESTALE then, also
+ * those that were not answered yet, and nothing is sent for them any more; a READ does where what
+ * it would read is not ours. The text is for people (what happened, what to do) and lives as long
+ * as @dev. Any thread; takes no lock. Default: the inner device's; NULL for a leaf.
  */
 const char *blk_fenced(struct blk_dev *dev);
 

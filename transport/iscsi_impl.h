@@ -153,6 +153,7 @@ struct iscsi_pool {
 	atomic_bool stop; /* threads leave what they wait for */
 	atomic_uint_fast64_t generation;
 	atomic_uint_fast64_t read_bytes, write_bytes;
+	_Atomic(const char *) fenced; /* blk_fenced(): NULL, then for good the fenced_text below */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a session's state, chores or commands; fencing; stopping */
@@ -179,8 +180,8 @@ struct iscsi_pool {
 	pthread_t fence_thread;
 	uint32_t portal_group[URL_PORTALS]; /* as logins told */
 	uint64_t wrong_since_ns;            /* another volume answers; 0 = no */
-	bool wrong;                         /* for so long that requests fail */
-	int start_result;                   /* of the first session: 1 = none yet */
+	char fenced_text[sizeof(struct err) + 200];
+	int start_result; /* of the first session: 1 = none yet */
 	struct err start_error;
 };
 

@@ -116,8 +116,8 @@ int iscsi_io_begin(struct iscsi_pool *pool, struct blk_req *req)
 
 	if (pool->stopping)
 		return -ESHUTDOWN;
-	if (pool->wrong)
-		return -EIO;
+	if (atomic_load(&pool->fenced))
+		return -ESTALE;
 	if ((req->flags & BLK_ADVISORY) && !iscsi_any_up(pool))
 		return -ECANCELED;
 	io = calloc(1, sizeof(*io));
@@ -207,6 +207,8 @@ void iscsi_cmd_lost(struct iscsi_pool *pool, struct iscsi_cmd *cmd, struct iscsi
 		iscsi_cmd_end(pool, cmd, -ECANCELED, ended);
 	else if (pool->stopping)
 		iscsi_cmd_end(pool, cmd, -ESHUTDOWN, ended);
+	else if (atomic_load(&pool->fenced))
+		iscsi_cmd_end(pool, cmd, -ESTALE, ended);
 	else
 		list_add(&pool->again[io->lane], &cmd->link);
 }
@@ -410,6 +412,9 @@ static bool give_new(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_s
 
 void iscsi_dispatch(struct iscsi_pool *pool, struct iscsi_session *self, struct iscsi_ended *ended)
 {
+	/* What came back to be sent again goes nowhere, if the old volume returns neither. */
+	if (atomic_load(&pool->fenced))
+		iscsi_fail_queued(pool, -ESTALE, false, ended);
 	if (pool->fencing || !pool->lun_known)
 		return;
 	for (int lane = 0; lane < BLK_LANE_COUNT; lane++) {

@@ -303,6 +303,11 @@ static void pool_kick(struct blk_dev *dev)
 	}
 }
 
+static const char *pool_fenced(struct blk_dev *dev)
+{
+	return atomic_load(&pool_of(dev)->fenced);
+}
+
 static const struct blk_ops pool_ops = {
 	.name = "iscsi",
 	.start = pool_start,
@@ -311,6 +316,7 @@ static const struct blk_ops pool_ops = {
 	.destroy = pool_destroy,
 	.info = pool_info,
 	.generation = pool_generation,
+	.fenced = pool_fenced,
 	.cancel = pool_cancel,
 	.sessions = pool_sessions,
 	.stats = pool_stats,

@@ -96,21 +96,30 @@ static int adopt(struct iscsi_pool *pool, const struct iscsi_lun *lun, struct er
 	pool->lun = next;
 	pool->lun_known = true;
 	pool->wrong_since_ns = 0;
-	pool->wrong = false;
 	return 0;
 }
 
-/* With the lock: another volume answered. */
-static void note_wrong(struct iscsi_pool *pool, struct iscsi_ended *ended)
+/*
+ * With the lock: adopt() has refused what answered. A target that is being set up anew may show
+ * another volume for a moment, so only one that stays fences us; and that for good, for what is
+ * dirty here belongs to the volume that is gone.
+ */
+static void note_wrong(struct iscsi_pool *pool, const struct err *err, struct iscsi_ended *ended)
 {
 	uint64_t now = clock_monotonic_ns();
 
 	if (!pool->wrong_since_ns)
 		pool->wrong_since_ns = now;
-	if (pool->wrong || now - pool->wrong_since_ns < WRONG_NS || iscsi_any_up(pool))
+	if (atomic_load(&pool->fenced) || now - pool->wrong_since_ns < WRONG_NS ||
+	    iscsi_any_up(pool))
 		return;
-	pool->wrong = true;
-	iscsi_fail_queued(pool, -EIO, false, ended);
+	snprintf(
+		pool->fenced_text, sizeof(pool->fenced_text),
+		"%s: nothing is read from it or sent to it any more; what is not yet at the target "
+		"is kept; unmount, restore the volume, and mount again",
+		err->text);
+	atomic_store(&pool->fenced, pool->fenced_text);
+	iscsi_fail_queued(pool, -ESTALE, false, ended);
 }
 
 static int check_writable(const struct iscsi_pool *pool, const struct iscsi_lun *lun,
@@ -177,7 +186,7 @@ static int establish(struct iscsi_session *s, struct err *err)
 	} else {
 		s->state = ISCSI_WAITING;
 		if (r == -ESTALE)
-			note_wrong(pool, &ended);
+			note_wrong(pool, err, &ended);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	iscsi_ended_complete(&ended);
@@ -359,7 +368,7 @@ int iscsi_session_chores(struct iscsi_session *s)
 	if (r == 0 && (chores & ISCSI_CHORE_PROBE)) {
 		r = adopt(pool, &lun, &err);
 		if (r < 0)
-			note_wrong(pool, &ended);
+			note_wrong(pool, &err, &ended);
 	}
 	if (r == 0) {
 		if (chores & ISCSI_CHORE_RESET)

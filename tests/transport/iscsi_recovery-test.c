@@ -270,12 +270,20 @@ START_TEST(test_another_volume)
 	tgt_restart(&tgt);
 	many_init(&m, BLK_READ, BLK_LANE_DEMAND, 0, MIB, 1, 0);
 	many_submit(&m, dev);
-	ck_assert_int_eq(many_wait(&m), -EIO);
+	ck_assert_int_eq(many_wait(&m), -ESTALE);
 	many_free(&m);
-	/* The right one comes back: so do we. */
+	ck_assert(strstr(blk_fenced(dev), "another volume answers"));
+	ck_assert_int_eq(blk_flush_sync(dev), -ESTALE);
+	/* The right one comes back: that is for the next start. */
 	tgt_adm(&tgt, "%s", after);
 	blk_kick(dev);
-	await_up(dev, 1);
+	many_init(&m, BLK_WRITE, BLK_LANE_WRITEBACK, 0, MIB, 1, 2);
+	many_submit(&m, dev);
+	ck_assert_int_eq(many_wait(&m), -ESTALE);
+	many_free(&m);
+	expect_file("vol", 0, MIB, 1);
+	blk_destroy(dev);
+	dev = start();
 	read_all(dev, 0, MIB, 1, 1);
 	blk_destroy(dev);
 }
@@ -310,8 +318,9 @@ START_TEST(test_growth_and_shrinking)
 	resize_away(SIZE);
 	many_init(&m, BLK_READ, BLK_LANE_DEMAND, 0, MIB, 1, 0);
 	many_submit(&m, dev);
-	ck_assert_int_eq(many_wait(&m), -EIO);
+	ck_assert_int_eq(many_wait(&m), -ESTALE);
 	many_free(&m);
+	ck_assert(strstr(blk_fenced(dev), "shrank"));
 	blk_destroy(dev);
 }
 END_TEST
