@@ -268,7 +268,7 @@ static void flip_each_slot(bool clean, enum ending ending, const char *what)
 			struct rig *rig;
 			uint64_t at;
 
-			if (!used[slot] || turn++ % test_share())
+			if (!used[slot] || turn++ % run_share())
 				continue;
 			rig = make(seg + 1, clean, ending);
 			at = slot * FORMAT_SLOT_BYTES + (sim_once_in(rig->sim, 2)

@@ -14,7 +14,7 @@
 #include "tests/lib/run.h"
 
 #define SIZE ((2u << 20) + 3 * RIG_BLK + 512)
-#define SEEDS ((int)MAX(25 / test_share(), 3u))
+#define SEEDS ((int)MAX(25 / run_share(), 3u))
 #define CHANGES (1u << BLK_WRITE | 1u << BLK_ZERO | 1u << BLK_DISCARD)
 #define LONG_NS (60 * NSEC_PER_SEC)
 

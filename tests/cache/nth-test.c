@@ -217,7 +217,7 @@ static void loop(const char *name, int where, unsigned mask, int error)
 		if (f.always && where == ON_INDEX)
 			continue;
 		for (n = nth ? nth : 1; one(&f, n, (enum ending)((n + k) % ENDINGS)) && !nth;
-		     n += test_share())
+		     n += run_share())
 			runs++;
 	}
 	printf("%s: %llu runs\n", name, (unsigned long long)runs);

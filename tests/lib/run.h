@@ -12,7 +12,7 @@
  * TEST_SHARE=N in the environment: where a sanitizer is slow, a test that tries many seeds or
  * places tries every N-th. At least 1.
  */
-static inline unsigned test_share(void)
+static inline unsigned run_share(void)
 {
 	const char *text = getenv("TEST_SHARE");
 	int n = text ? atoi(text) : 1;
