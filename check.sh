@@ -26,7 +26,7 @@ USAGE
 
 readonly TOP=$PWD/build-check
 readonly SRC=$TOP/src LOGS=$TOP/logs
-readonly STAGES=(lint build clang unit sanitize-address sanitize-thread fuzz integration distcheck install)
+readonly STAGES=(lint build clang unit sanitize-address sanitize-thread integration distcheck install)
 readonly TEST_SECONDS=1200 # a test that takes longer hangs
 JOBS=$(nproc)
 passed=0 failed=0 skipped=0
@@ -218,35 +218,6 @@ fixed_addresses() {
 		setarch -R true 2>/dev/null; then
 		echo 'setarch -R'
 	fi
-}
-
-# Each harness around libFuzzer, as many at a time as there are CPUs. Over their seeds and some
-# mutations they run as unit tests, too.
-stage_fuzz() {
-	local log=$LOGS/fuzz.log verdict name count=0 list=()
-
-	need_build
-	item "build fuzz" build_fuzz || return 0
-	mapfile -t list < <(make -s -C "$TOP/fuzz" list-fuzzers)
-	"$SRC/tests/fuzz/run.sh" --jobs "$JOBS" "$TOP/fuzz" 2>&1 </dev/null | tee "$log" || :
-	while read -r verdict name; do
-		count=$((count + 1))
-		case $verdict in
-		PASS:) result pass "$name" ;;
-		*) result fail "$name" ;;
-		esac
-	done < <(grep -E '^(PASS|FAIL): fuzz ' "$log")
-	if [ "$count" != ${#list[@]} ]; then
-		say "FAIL: fuzz: $count of ${#list[@]} harnesses came to a verdict"
-		failed=$((failed + ${#list[@]} - count))
-	fi
-}
-
-build_fuzz() {
-	mkdir -p "$TOP/fuzz" &&
-		(cd "$TOP/fuzz" && "$SRC/configure" --quiet CC=clang CFLAGS=-O1 --enable-werror \
-			--enable-invariants --enable-fuzzers) &&
-		make -C "$TOP/fuzz" -j "$JOBS" fuzzers
 }
 
 stage_integration() {

@@ -17,7 +17,7 @@ DEMO_PACKAGES=(fuse3 tgt iproute2 procps util-linux mount e2fsprogs python3 open
 PEER_PACKAGES=(qemu-system-common qemu-block-extra)
 
 # For the tests besides.
-TEST_PACKAGES=(check clang libclang-rt-14-dev clang-format shellcheck mandoc xz-utils fio libiscsi-bin qemu-utils
+TEST_PACKAGES=(check clang clang-format shellcheck mandoc xz-utils fio libiscsi-bin qemu-utils
 	xfsprogs psmisc curl strace)
 
 say() {
@@ -101,7 +101,7 @@ source_files() {
 		return
 	fi
 	find . \( -path './build-*' -o -name .git -o -name .deps -o -name autom4te.cache \) -prune -o \
-		\( -type f -o -type l \) ! -name '*.[oa]' ! -name '*-test' ! -name '*-fuzz' ! -name '*.log' ! -name '*.trs' \
+		\( -type f -o -type l \) ! -name '*.[oa]' ! -name '*-test' ! -name '*.log' ! -name '*.trs' \
 		! -path './config.*' ! -path ./Makefile ! -path ./nearblk ! -path ./bench/wan \
 		! -path ./tests/lib/recorder ! -path ./tests/lib/replay -printf '%P\0' -o \
 		-path ./configure.ac -printf '%P\0'

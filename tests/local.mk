@@ -1,7 +1,7 @@
 # Unit tests mirror the tree: tests/FOLDER/MODULE-test.c, one Check program per module. A program of
 # one source needs no line but its name.
 if HAVE_CHECK
-LDADD = $(FUZZ_LIBS) $(SIM_LIBS) $(NB_LIBS) $(CHECK_LIBS)
+LDADD = $(SIM_LIBS) $(NB_LIBS) $(CHECK_LIBS)
 include tests/lib/local.mk
 include tests/core/local.mk
 include tests/policy/local.mk
@@ -10,7 +10,6 @@ include tests/cache/local.mk
 include tests/mount/local.mk
 include tests/control/local.mk
 include tests/cmd/local.mk
-include tests/fuzz/local.mk
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 endif
