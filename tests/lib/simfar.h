@@ -59,8 +59,8 @@ void simfar_fail(struct simfar_store *store, unsigned mask, uint64_t nth, int er
 uint64_t simfar_fault_hits(const struct simfar_store *store);
 
 /*
- * Somebody else owns the store: nothing more changes it, changes and FLUSHes end with -ESTALE, those
- * that wait too. NULL: he left.
+ * Somebody else owns the store: nothing more changes it, changes and FLUSHes end with -ESTALE,
+ * those that wait too. NULL: he left.
  */
 void simfar_fence(struct simfar_store *store, const char *why);
 
