@@ -158,6 +158,7 @@ void append_seal(struct appender *a, struct todo *todo)
 	t.destaged_seq = c->destaged_seq;
 	t.durable_seq = c->durable_seq;
 	t.far_as_of_ns = c->far_as_of_ns;
+	t.merged_seq = c->merged_seq;
 	slots = format_footer_slots(t.nrecords, t.ncrcs);
 	seal = calloc(1, sizeof(*seal));
 	if (seal)
@@ -249,6 +250,7 @@ static void send_batch(struct appender *a, struct todo *todo)
 	b->destaged_seq = c->destaged_seq;
 	b->durable_seq = c->durable_seq;
 	b->far_as_of_ns = c->far_as_of_ns;
+	b->merged_seq = c->merged_seq;
 	b->nprev = a->nprev;
 	memcpy(b->prev, a->prev, a->nprev * sizeof(*a->prev));
 	b->crc = a->crc;
@@ -262,6 +264,7 @@ static void send_batch(struct appender *a, struct todo *todo)
 			.first_seq = a->class == FORMAT_LOG ? b->record[0].seq : 0,
 			.destaged_seq = c->destaged_seq,
 			.far_as_of_ns = c->far_as_of_ns,
+			.merged_seq = c->merged_seq,
 		};
 
 		memcpy(head.uuid, b->uuid, sizeof(head.uuid));

@@ -352,6 +352,9 @@ static void cancel_held(struct cache *c, struct blk_req *req, struct list_node *
 	case HELD_WRITE:
 		write_cancel(c, held, todo);
 		break;
+	case HELD_FLUSH:
+		flush_cancel(c, held, todo);
+		break;
 	case HELD_SPLIT: {
 		struct split *s = container_of(held, struct split, held);
 
@@ -480,6 +483,8 @@ static void set_limits(struct cache *c)
 		MAX(MIN(c->wb_conf.max_dirty_bytes, most), (uint64_t)PIECE_BYTES);
 	c->wb_conf.max_dirty_age_ns = c->conf.max_dirty_age_ns;
 	c->wb_conf.max_epoch_bytes = MIN(MAX_EPOCH_BYTES, c->wb_conf.max_dirty_bytes / 4);
+	c->wb_conf.adaptive = c->conf.adaptive;
+	c->wb_conf.max_lag_ns = c->conf.max_lag_ns;
 }
 
 static int cache_start(struct blk_dev *dev, struct err *err)

@@ -8,7 +8,8 @@
  *
  * As a block device it promises more than core/block.h asks: a WRITE, ZERO or
  * DISCARD that is done survives kill -9; a FLUSH that is done survives a power cut
- * with all that was done before it was submitted; both need no network. What the far side sees, and
+ * with all that was done before it was submitted; both need no network unless durability_target
+ * asks for it. What the far side sees, and
  * in which order, is said in docs/ARCHITECTURE.md. Once the far side is fenced (blk_fenced())
  * changes end with -EROFS; what was acknowledged before stays in the log, for the next start.
  */
@@ -37,6 +38,9 @@ struct cache_config {
 	uint64_t max_dirty_bytes;  /* --max-dirty: log bytes not yet at the target; 0 = half the
 				      limit */
 	uint64_t max_dirty_age_ns; /* --max-dirty-age */
+	bool adaptive;             /* --order=adaptive */
+	uint64_t max_lag_ns;       /* --max-lag */
+	bool durability_target;    /* --durability=target: FLUSH and FUA wait for the target */
 	bool read_only; /* no writes from above; dirty data from before is still sent unless hold */
 	bool no_readahead;
 	/*
@@ -86,15 +90,18 @@ struct cache_status {
 	uint64_t oldest_dirty_ns;   /* age; CACHE_UNKNOWN when clean */
 	uint64_t drain_eta_ns;      /* CACHE_UNKNOWN when clean or the rate is not known */
 	uint64_t drain_bytes_per_s; /* recent; 0 = not draining */
+	bool far_consistent;   /* false while epochs that were merged are partly at the target */
 	uint64_t far_as_of_ns; /* wall clock at which the guest closed the last epoch durable far
 				  away; CACHE_UNKNOWN */
 	uint64_t hit_bytes;
 	uint64_t miss_bytes;
 	uint64_t readahead_bytes;
 	uint64_t readahead_wasted_bytes;
-	uint64_t written_bytes;  /* taken from above since start */
-	uint64_t damaged_bytes;  /* volume bytes that read as EIO */
-	unsigned waiting_writes; /* held back by --max-dirty or a full disk */
+	uint64_t written_bytes;   /* taken from above since start */
+	uint64_t damaged_bytes;   /* volume bytes that read as EIO */
+	unsigned waiting_writes;  /* held back by --max-dirty */
+	const char *throttled_by; /* "max-dirty", "offline", "disk-full"; NULL: nobody waits */
+	const char *waiting_for;  /* for people: why sending stands still; NULL: it does not */
 	bool log_unsafe; /* a sync of the log failed: the dirty bytes may not outlive the host */
 };
 
@@ -112,6 +119,7 @@ struct cache_drain {
 	struct list_node link; /* the cache's */
 	uint64_t seq;          /* the cache's */
 	int result;            /* the cache's */
+	bool merge;            /* epochs may be merged to get there (--merge) */
 	void (*done)(struct cache_drain *drain, int result);
 };
 void cache_drain(struct blk_dev *cache, struct cache_drain *drain);

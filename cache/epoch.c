@@ -6,6 +6,7 @@
  * dirty_slots is the sum of log_slots over all, the open one included.
  */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 
 #include "cache/internal.h"
@@ -17,6 +18,10 @@ void epoch_add(struct cache *c, const struct format_record *r, uint64_t slots)
 	if (e->records == 0) {
 		e->first_seq = r->seq;
 		e->since_ns = sched_now(c->sched);
+		e->recovered = !c->started;
+		/* A record without payload may have its header counted elsewhere; but none is
+		 * empty. */
+		slots = MAX(slots, (uint64_t)1);
 	}
 	e->records++;
 	e->log_slots += slots;
@@ -53,6 +58,8 @@ void epoch_close(struct cache *c, uint64_t seq, uint64_t wall_ns, bool by_flush,
 	e->last_seq = seq;
 	e->closed_wall_ns = wall_ns;
 	e->by_flush = by_flush;
+	/* A flush with nothing to write leaves no record, so one may have stood here. */
+	e->flushed = by_flush || !c->started || c->opening;
 	list_add_tail(&c->epochs, &e->link);
 	c->nepochs++;
 	c->open = (struct epoch){ 0 };
@@ -141,6 +148,46 @@ void cut_timer_fired(struct task *t)
 	cache_unlock(c, &todo);
 }
 
+void drain_begin(struct cache *c, struct cache_drain *drain, uint64_t seq, struct todo *todo)
+{
+	list_init(&drain->link);
+	/* Behind the last closed epoch there may be only records of our own: nobody waits for
+	 * those. */
+	if (!c->open.records || c->open.first_seq > seq)
+		seq = list_empty(&c->epochs)
+			      ? 0
+			      : MIN(seq, list_entry(c->epochs.prev, struct epoch, link)->last_seq);
+	drain->seq = seq;
+	drain->result = 0;
+	if (c->stopping)
+		drain->result = -ESHUTDOWN;
+	else if (c->damaged || c->log_failed)
+		drain->result = -EIO;
+	else if (c->fenced && seq > c->destaged_seq)
+		drain->result = -ESTALE;
+	if (drain->result < 0 || seq <= c->destaged_seq) {
+		list_add_tail(&todo->drains, &drain->link);
+		return;
+	}
+	list_add_tail(&c->drains, &drain->link);
+	if (epoch_wants_cut(c))
+		epoch_cut(c, todo);
+	destage_kick(c);
+}
+
+bool drain_take_back(struct cache *c, struct cache_drain *drain)
+{
+	struct list_node *n;
+
+	list_for_each(n, &c->drains) {
+		if (n == &drain->link) {
+			list_del(n);
+			return true;
+		}
+	}
+	return false;
+}
+
 void drains_end(struct cache *c, int result, struct todo *todo)
 {
 	struct list_node *n;
@@ -153,19 +200,20 @@ void drains_end(struct cache *c, int result, struct todo *todo)
 
 void epoch_retire(struct cache *c, struct todo *todo)
 {
-	struct epoch *e = list_first(&c->epochs, struct epoch, link);
 	struct list_node *n, *tmp;
+	struct epoch *e;
 
-	assert(e && e->last_seq <= c->destaged_seq && e->last_seq > 0);
-	assert(c->dirty_slots >= e->log_slots);
-	list_del(&e->link);
-	c->nepochs--;
-	c->dirty_slots -= e->log_slots;
-	free(e);
+	while ((e = list_first(&c->epochs, struct epoch, link)) && e->last_seq <= c->destaged_seq) {
+		assert(c->dirty_slots >= e->log_slots);
+		list_del(&e->link);
+		c->nepochs--;
+		c->dirty_slots -= e->log_slots;
+		free(e);
+	}
 	list_for_each_safe(n, tmp, &c->drains) {
 		struct cache_drain *d = list_entry(n, struct cache_drain, link);
 
-		if (d->seq <= c->destaged_seq || (list_empty(&c->epochs) && c->open.records == 0)) {
+		if (d->seq <= c->destaged_seq) {
 			list_del(&d->link);
 			d->result = 0;
 			list_add_tail(&todo->drains, &d->link);

@@ -112,6 +112,7 @@ void format_segment_encode(const struct format_segment *s, uint8_t slot[FORMAT_S
 	put(&c, s->first_seq, 8);
 	put(&c, s->destaged_seq, 8);
 	put(&c, s->far_as_of_ns, 8);
+	put(&c, s->merged_seq, 8);
 	seal_slot(slot, segment_magic);
 }
 
@@ -132,6 +133,7 @@ int format_segment_decode(const uint8_t slot[FORMAT_SLOT_BYTES], struct format_s
 	ret->first_seq = get(&c, 8);
 	ret->destaged_seq = get(&c, 8);
 	ret->far_as_of_ns = get(&c, 8);
+	ret->merged_seq = get(&c, 8);
 	return ret->class == FORMAT_LOG || ret->class == FORMAT_CLEAN ? 0 : -EBADMSG;
 }
 
@@ -152,6 +154,8 @@ void format_batch_encode(const struct format_batch *b, uint8_t slot[FORMAT_SLOT_
 	put(&c, b->nrecords, 4);
 	put(&c, b->nprev, 4);
 	put(&c, b->payload_slots, 4);
+	put(&c, 0, 4);
+	put(&c, b->merged_seq, 8);
 	c.p = slot + FORMAT_BATCH_FIXED;
 	for (uint32_t i = 0; i < b->nrecords; i++)
 		put_record(&c, &b->record[i]);
@@ -180,6 +184,8 @@ int format_batch_decode(const uint8_t slot[FORMAT_SLOT_BYTES], uint32_t segment_
 	ret->nrecords = (uint32_t)get(&c, 4);
 	ret->nprev = (uint32_t)get(&c, 4);
 	ret->payload_slots = (uint32_t)get(&c, 4);
+	get(&c, 4);
+	ret->merged_seq = get(&c, 8);
 	if (!ret->nrecords || ret->nrecords > FORMAT_BATCH_RECORDS ||
 	    ret->nprev > FORMAT_BATCH_RECORDS ||
 	    ret->payload_slots > FORMAT_BATCH_CRCS(ret->nrecords, ret->nprev) || !ret->slot ||
@@ -245,6 +251,7 @@ void format_footer_encode(struct format_trailer *t, const struct format_record *
 	put(&c, t->destaged_seq, 8);
 	put(&c, t->durable_seq, 8);
 	put(&c, t->far_as_of_ns, 8);
+	put(&c, t->merged_seq, 8);
 	seal_slot(slot, trailer_magic);
 }
 
@@ -265,6 +272,7 @@ int format_trailer_decode(const uint8_t slot[FORMAT_SLOT_BYTES], struct format_t
 	ret->destaged_seq = get(&c, 8);
 	ret->durable_seq = get(&c, 8);
 	ret->far_as_of_ns = get(&c, 8);
+	ret->merged_seq = get(&c, 8);
 	return 0;
 }
 

@@ -56,6 +56,7 @@ struct format_segment {
 	uint64_t first_seq;    /* log: of the first record that may follow */
 	uint64_t destaged_seq; /* log: as known when the segment was begun */
 	uint64_t far_as_of_ns;
+	uint64_t merged_seq; /* as in a batch */
 };
 
 /* Most records in one batch header; as many of the batch before it are repeated. */
@@ -75,6 +76,7 @@ struct format_batch {
 	uint64_t durable_seq;  /* log: all up to here was durable locally when written */
 	uint64_t far_as_of_ns; /* wall clock of the last barrier that is durable far away; 0 unknown
 				*/
+	uint64_t merged_seq;   /* log: epochs up to here were, or are being, sent together */
 	uint32_t nrecords;
 	uint32_t nprev;
 	struct format_record record[FORMAT_BATCH_RECORDS];
@@ -93,6 +95,7 @@ struct format_trailer {
 	uint64_t destaged_seq; /* as in a batch */
 	uint64_t durable_seq;
 	uint64_t far_as_of_ns;
+	uint64_t merged_seq;
 	uint32_t table_crc;
 };
 

@@ -4,9 +4,10 @@
  * leaves it. Not for other folders.
  *
  * Rooms: cache.c (device, life), read.c (requests to pieces), fetch.c (misses), write.c (requests
- * to records, throttle, flush), append.c (batches into segments), segment.c (the pool of segment
- * files), destage.c + epoch.c + plan.c (write-back), janitor.c + prepare.c + empty.c (segments made
- * ready, and taken back), indexq.c (ordered index updates), recover.c + scan.c + table.c (opening).
+ * to records, throttle), flush.c (barriers the guest asks for), append.c (batches into segments),
+ *segment.c (the pool of segment files), destage.c + send.c + epoch.c + plan.c (write-back),
+ *janitor.c + prepare.c + empty.c (segments made ready, and taken back), indexq.c (ordered index
+ *updates), recover.c + scan.c + table.c (opening).
  *
  * Locking. One mutex, cache->lock, guards everything here unless a field says
  * otherwise. No I/O, no index call, no done() and no log line happens under it: what must happen
@@ -23,6 +24,7 @@
 #ifndef CACHE_INTERNAL_H
 #define CACHE_INTERNAL_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -188,7 +190,9 @@ struct epoch {
 	uint64_t records;   /* data records */
 	uint64_t since_ns;  /* sched_now() of the first record */
 	uint64_t closed_wall_ns;
-	bool by_flush;
+	bool by_flush;  /* the guest flushed at its end, at closed_wall_ns */
+	bool flushed;   /* the guest may have: true also where a restart has forgotten */
+	bool recovered; /* since_ns is of this process, the records are older */
 };
 
 struct destage;
@@ -244,6 +248,7 @@ struct cache {
 	uint64_t durable_seq;  /* all up to here survive a power cut */
 	uint64_t marked_seq;   /* durable_seq of the newest batch header */
 	uint64_t destaged_seq; /* all up to here are durable at the target */
+	uint64_t merged_seq; /* while above destaged_seq: what is up to here may be there in part */
 	uint64_t far_as_of_ns; /* 0 unknown */
 
 	struct list_node sync_waits; /* sync_wait.link, by arrival */
@@ -262,7 +267,7 @@ struct cache {
 	struct list_node throttled; /* write_op.link */
 	unsigned nthrottled;
 	struct sched_timer throttle_timer;
-	uint64_t throttle_next_ns;
+	uint64_t throttle_last_ns; /* when the last one was let in */
 	struct writeback wb;
 
 	struct list_node writes;    /* write_op.link: handed to the log, not yet applied */
@@ -297,6 +302,11 @@ struct cache {
 /* One more, or one less, thing under way that stop has to wait for. */
 void cache_get(struct cache *c);
 void cache_put(struct cache *c);
+/* Why no change or FLUSH is taken any more; 0: it is. Under the lock. */
+static inline int cache_refusal(const struct cache *c)
+{
+	return c->stopping ? -ESHUTDOWN : c->log_failed ? -EIO : 0;
+}
 /* Block until cond(c) is true; cond runs under the lock. Start and stop only. */
 void cache_wait(struct cache *c, bool (*cond)(struct cache *c));
 /* Remember a damaged range for messages and status. */
@@ -346,7 +356,7 @@ void seg_table_fini(struct seg_table *t);
  * 0 or -errno.
  */
 struct table_info {
-	uint64_t destaged_seq, durable_seq, far_as_of_ns;
+	uint64_t destaged_seq, durable_seq, far_as_of_ns, merged_seq;
 	uint32_t end_slot;
 	bool from_footer;
 	bool unread;      /* a slot where a header may stand could not be read */
@@ -391,13 +401,25 @@ void epoch_arm_timer(struct cache *c);
 /* The open epoch is old or large enough, or a drain waits for records of it. */
 bool epoch_wants_cut(const struct cache *c);
 void cut_timer_fired(struct task *t);
-/* The oldest epoch is durable at the target. */
+/* Have @drain called back once all up to @seq is durable at the target, or why it never will be;
+ * see cache_drain(). */
+void drain_begin(struct cache *c, struct cache_drain *drain, uint64_t seq, struct todo *todo);
+/* It waits no more: true; false: it does not wait, or its callback is on its way. */
+bool drain_take_back(struct cache *c, struct cache_drain *drain);
+/* Call back every drain that waits, with @result. */
+void drains_end(struct cache *c, int result, struct todo *todo);
+/* Closed epochs, and the open one if there is anything in it. */
+static inline uint64_t epoch_count(const struct cache *c)
+{
+	return c->nepochs + (c->open.records > 0);
+}
+/* What is up to destaged_seq is durable at the target now. */
 void epoch_retire(struct cache *c, struct todo *todo);
 
 /* ---- read.c, fetch.c ---- */
 
 /* What blk_req.dev_data points to while the cache holds the request: guarded by lock. */
-enum held_kind { HELD_READ, HELD_WRITE, HELD_SPLIT };
+enum held_kind { HELD_READ, HELD_WRITE, HELD_FLUSH, HELD_SPLIT };
 struct held {
 	enum held_kind kind;
 };
@@ -483,17 +505,41 @@ struct write_op;
 void write_submit(struct cache *c, struct blk_req *req);
 /* Begin, or begin again, what waited for room or for another write's block. No lock. */
 void write_begin_list(struct list_node *writes);
-/* The same for a FLUSH: a barrier, and all before it durable locally. */
-void flush_submit(struct cache *c, struct blk_req *req);
 /* Let throttled writers go on as far as there is room. */
 void write_unthrottle(struct cache *c, struct todo *todo);
 void throttle_timer_fired(struct task *t);
-/* A write that still waits for room ends with -EINTR. Under the lock. */
+/* A write that still waits, for room or for the target, ends with -EINTR. Under the lock. */
 void write_cancel(struct cache *c, struct held *held, struct todo *todo);
 /* Everything that waits for room ends with @result. */
 void write_fail_waiting(struct cache *c, int result, struct todo *todo);
 
-/* ---- destage.c ---- */
+/* ---- flush.c ---- */
+
+/* A barrier that the guest asked for. */
+void flush_barrier_init(struct cache *c, struct append_op *op);
+/* A FLUSH: a barrier, and all before it durable locally; see also target_wait(). No lock held; any
+ * thread; done() comes exactly once. */
+void flush_submit(struct cache *c, struct blk_req *req);
+/* One that waits for the target ends with -EINTR, now or when it comes to that. Under the lock. */
+void flush_cancel(struct cache *c, struct held *held, struct todo *todo);
+
+/*
+ * With --durability=target: @w->req, all else of which is done, ends once the target has what is up
+ * to @seq; without it at once. Under the lock. Its end takes the reference of cache_get() back, and
+ * calls freed().
+ */
+struct target_wait {
+	struct cache_drain drain;
+	struct cache *cache;
+	struct blk_req *req;
+	void (*freed)(struct target_wait *w); /* frees what it is part of; perhaps under the lock */
+	bool cancelled;                       /* interrupted before it came to waiting */
+};
+void target_wait(struct cache *c, struct target_wait *w, uint64_t seq, struct todo *todo);
+/* Interrupted: end it with -EINTR if it waits, else once it would. Under the lock. */
+void target_cancel(struct cache *c, struct target_wait *w, struct todo *todo);
+
+/* ---- destage.c, send.c ---- */
 
 /* Make it, idle. 0 or -ENOMEM. Start only. */
 int destage_init(struct cache *c);
@@ -505,8 +551,10 @@ void destage_fini(struct cache *c);
 void destage_kick(struct cache *c);
 /* An epoch is being read, sent or marked. Under the lock. */
 bool destage_active(const struct cache *c);
-/* Payload of the epoch under way that the target has answered but not made durable yet. */
+/* Log bytes of the run under way that the target has answered but not made durable yet. */
 uint64_t destage_sent_bytes(const struct cache *c);
+/* All of the run is answered; what is missing is the target's word that it is durable. */
+bool destage_syncing(const struct cache *c);
 
 /* ---- janitor.c ---- */
 
@@ -523,9 +571,6 @@ bool janitor_copying(const struct cache *c);
 void janitor_drop(struct cache *c);
 /* The last janitor_drop() has been carried out. */
 bool janitor_dropped(const struct cache *c);
-
-/* Call back every drain that waits, with @result. */
-void drains_end(struct cache *c, int result, struct todo *todo);
 
 /* ---- indexq.c ---- */
 

@@ -1,11 +1,12 @@
 libnearblk_a_SOURCES += \
 	cache/append.c \
 	cache/cache.c cache/cache.h \
-	cache/destage.c \
+	cache/destage.c cache/destage.h \
 	cache/empty.c \
 	cache/epoch.c \
 	cache/extent_map.c cache/extent_map.h \
 	cache/fetch.c \
+	cache/flush.c \
 	cache/format.c cache/format.h \
 	cache/identity.c cache/identity.h \
 	cache/index.h cache/index_mem.c cache/index_rocksdb.c \
@@ -20,6 +21,7 @@ libnearblk_a_SOURCES += \
 	cache/recover.c \
 	cache/scan.c cache/scan.h \
 	cache/segment.c \
+	cache/send.c \
 	cache/status.c \
 	cache/table.c \
 	cache/verify.c cache/verify.h \

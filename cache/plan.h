@@ -28,7 +28,8 @@ struct plan_range {
 	uint8_t kind; /* FORMAT_ZERO or FORMAT_DISCARD */
 };
 
-enum command_state { COMMAND_TODO, COMMAND_SENT, COMMAND_DONE };
+/* What each means is said in send.c. */
+enum command_state { COMMAND_TODO, COMMAND_SENT, COMMAND_DONE, COMMAND_COVERED, COMMAND_SAFE };
 
 struct plan_command {
 	enum command_state state;

@@ -324,6 +324,7 @@ static int open_log(struct recovery *rec, struct err *err)
 	c->opening = &o;
 	o.barrier.record.blk = sched_realtime(c->sched);
 	c->destaged_seq = rec->destaged;
+	c->merged_seq = rec->merged;
 	c->far_as_of_ns = rec->far_as_of;
 	c->appended_seq = rec->last;
 	c->durable_seq = MIN(rec->durable, rec->last);

@@ -126,6 +126,7 @@ static int open_segment(struct recovery *rec, uint32_t i)
 	if (head.class == FORMAT_LOG) {
 		rec->destaged = MAX(rec->destaged, head.destaged_seq);
 		rec->far_as_of = MAX(rec->far_as_of, head.far_as_of_ns);
+		rec->merged = MAX(rec->merged, head.merged_seq);
 	}
 	return 0;
 }
@@ -235,6 +236,7 @@ static int load_log(struct recovery *rec, struct err *err)
 		rec->destaged = MAX(rec->destaged, info->destaged_seq);
 		rec->durable = MAX(rec->durable, info->durable_seq);
 		rec->far_as_of = MAX(rec->far_as_of, info->far_as_of_ns);
+		rec->merged = MAX(rec->merged, info->merged_seq);
 		total += rec->table[i].nrecords + info->named.nrecords;
 	}
 	rec->found = malloc(MAX(total, (size_t)1) * sizeof(*rec->found));

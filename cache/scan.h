@@ -26,7 +26,7 @@ struct recovery {
 	struct table_info *info;
 	struct found *found;
 	size_t nfound;
-	uint64_t destaged, durable, far_as_of;
+	uint64_t destaged, durable, far_as_of, merged;
 	uint64_t limit;     /* up to here a missing record is damage */
 	uint64_t last;      /* newest record kept */
 	uint64_t max_seen;  /* newest number found anywhere */

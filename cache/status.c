@@ -41,10 +41,30 @@ static enum cache_state state_of(const struct cache *c, bool online, bool fenced
 	return c->dirty_slots ? CACHE_DIRTY : CACHE_CLEAN;
 }
 
+/* What writers wait for. */
+static const char *throttle_of(const struct cache *c, bool online)
+{
+	if (c->disk_full && !list_empty(&c->log.pending))
+		return "disk-full";
+	if (!c->nthrottled)
+		return NULL;
+	return online ? "max-dirty" : "offline";
+}
+
+/* What write-back waits for. */
+static const char *wait_of(const struct cache *c, bool online)
+{
+	if (!c->destage || !destage_active(c))
+		return NULL;
+	if (!online)
+		return "the target, which cannot be reached";
+	return destage_syncing(c) ? "the target's SYNCHRONIZE CACHE" : NULL;
+}
+
 void cache_status(struct blk_dev *dev, struct cache_status *ret)
 {
 	struct cache *c = cache_of(dev);
-	uint64_t now = sched_now(c->sched), eta;
+	uint64_t now = sched_now(c->sched), wall = sched_realtime(c->sched), eta;
 	struct blk_stats stats;
 	const struct epoch *oldest;
 	bool fenced;
@@ -61,10 +81,11 @@ void cache_status(struct blk_dev *dev, struct cache_status *ret)
 		.dirty_bytes = c->dirty_slots * BLK,
 		.max_dirty_bytes = c->wb_conf.max_dirty_bytes,
 		.sent_bytes = MIN(destage_sent_bytes(c), c->dirty_slots * BLK),
-		.epochs_pending = c->nepochs + (c->open.records > 0),
+		.epochs_pending = epoch_count(c),
 		.oldest_dirty_ns = CACHE_UNKNOWN,
 		.drain_eta_ns = CACHE_UNKNOWN,
 		.drain_bytes_per_s = writeback_rate(&c->wb, now),
+		.far_consistent = c->merged_seq <= c->destaged_seq,
 		.far_as_of_ns = c->far_as_of_ns ? c->far_as_of_ns : CACHE_UNKNOWN,
 		.hit_bytes = c->hit_bytes,
 		.miss_bytes = c->miss_bytes,
@@ -73,6 +94,8 @@ void cache_status(struct blk_dev *dev, struct cache_status *ret)
 		.written_bytes = c->written_bytes,
 		.damaged_bytes = c->map.bad_blocks * BLK,
 		.waiting_writes = c->nthrottled,
+		.throttled_by = throttle_of(c, stats.online),
+		.waiting_for = wait_of(c, stats.online),
 		.log_unsafe = c->log_unsafe,
 	};
 	oldest = list_first(&c->epochs, struct epoch, link);
@@ -80,7 +103,13 @@ void cache_status(struct blk_dev *dev, struct cache_status *ret)
 		oldest = &c->open;
 	if (oldest) {
 		ret->oldest_dirty_ns = now - oldest->since_ns;
-		eta = writeback_eta_ns(&c->wb, ret->dirty_bytes - ret->sent_bytes, now);
+		/* Of an earlier process the log knows when the epoch was closed. */
+		if (oldest->recovered && oldest->closed_wall_ns && wall > oldest->closed_wall_ns)
+			ret->oldest_dirty_ns =
+				MAX(ret->oldest_dirty_ns, wall - oldest->closed_wall_ns);
+		eta = stats.online ? writeback_eta_ns(&c->wb, &c->wb_conf, epoch_count(c),
+						      ret->dirty_bytes - ret->sent_bytes, now)
+				   : UINT64_MAX;
 		if (eta != UINT64_MAX)
 			ret->drain_eta_ns = eta;
 	}
@@ -92,42 +121,16 @@ void cache_drain(struct blk_dev *dev, struct cache_drain *drain)
 	struct todo todo;
 
 	cache_lock(c, &todo);
-	list_init(&drain->link);
-	/* Behind the last closed epoch there may be only watermarks: nobody waits for those. */
-	drain->seq = c->appended_seq;
-	if (c->open.records == 0 && !list_empty(&c->epochs))
-		drain->seq = list_entry(c->epochs.prev, struct epoch, link)->last_seq;
-	drain->result = 0;
-	if (c->stopping)
-		drain->result = -ESHUTDOWN;
-	else if (c->damaged || c->log_failed)
-		drain->result = -EIO;
-	else if (c->fenced && c->dirty_slots)
-		drain->result = -ESTALE;
-	if (drain->result < 0 || (list_empty(&c->epochs) && c->open.records == 0)) {
-		list_add_tail(&todo.drains, &drain->link);
-	} else {
-		list_add_tail(&c->drains, &drain->link);
-		if (epoch_wants_cut(c))
-			epoch_cut(c, &todo);
-		destage_kick(c);
-	}
+	drain_begin(c, drain, c->appended_seq, &todo);
 	cache_unlock(c, &todo);
 }
 
 bool cache_drain_cancel(struct blk_dev *dev, struct cache_drain *drain)
 {
 	struct cache *c = cache_of(dev);
-	struct list_node *n;
 
 	guard(&c->lock);
-	list_for_each(n, &c->drains) {
-		if (n == &drain->link) {
-			list_del(n);
-			return true;
-		}
-	}
-	return false;
+	return drain_take_back(c, drain);
 }
 
 static bool dropped(struct cache *c)

@@ -54,6 +54,7 @@ static int load_footer(struct cache *c, uint32_t segment, struct lio_file *file,
 		.destaged_seq = t.destaged_seq,
 		.durable_seq = t.durable_seq,
 		.far_as_of_ns = t.far_as_of_ns,
+		.merged_seq = t.merged_seq,
 		.end_slot = t.end_slot,
 		.from_footer = true,
 	};
@@ -113,6 +114,7 @@ static int scan(struct cache *c, uint32_t segment, struct lio_file *file, uint64
 		info->destaged_seq = MAX(info->destaged_seq, b->destaged_seq);
 		info->durable_seq = MAX(info->durable_seq, b->durable_seq);
 		info->far_as_of_ns = MAX(info->far_as_of_ns, b->far_as_of_ns);
+		info->merged_seq = MAX(info->merged_seq, b->merged_seq);
 		slot += 1 + b->payload_slots;
 		info->end_slot = slot;
 		info->unread_tail = false;

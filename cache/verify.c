@@ -178,7 +178,7 @@ int cache_verify(struct lio *lio, const struct cache_identity *id,
 }
 
 int cache_verify_dirty(struct lio *lio, const struct cache_identity *id, uint64_t *ret_bytes,
-		       bool *ret_damaged, struct err *err)
+		       bool *ret_damaged, bool *ret_merging, struct err *err)
 {
 	struct recovery rec = { .c = reader(lio, id), .was_clean = id->clean };
 	bool damaged = false;
@@ -202,5 +202,6 @@ int cache_verify_dirty(struct lio *lio, const struct cache_identity *id, uint64_
 		return r;
 	*ret_bytes = slots * FORMAT_SLOT_BYTES;
 	*ret_damaged = damaged;
+	*ret_merging = rec.merged > rec.destaged;
 	return 0;
 }

@@ -31,11 +31,12 @@ int cache_verify(struct lio *lio, const struct cache_identity *id,
 
 /*
  * What the directory behind @lio, whose record is @id, holds that is not at the target: the log
- * bytes of the records to be sent, one slot of header for each, and whether some of them are only
- * named any more. Reads the tables, not the data. 0 with *@ret_bytes and *@ret_damaged, or -errno
- * with @err (-EUCLEAN: records are missing and nothing names them). Blocks; one thread.
+ * bytes of the records to be sent, one slot of header for each, whether some of them are only
+ * named any more, and whether epochs that were merged are partly at the target. Reads the tables,
+ * not the data. 0 with all three, or -errno with @err (-EUCLEAN: records are missing and nothing
+ * names them). Blocks; one thread.
  */
 int cache_verify_dirty(struct lio *lio, const struct cache_identity *id, uint64_t *ret_bytes,
-		       bool *ret_damaged, struct err *err);
+		       bool *ret_damaged, bool *ret_merging, struct err *err);
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Changes: WRITE, ZERO, DISCARD, and FLUSH. A request (at most PIECE_BYTES of payload here; ZERO
+ * Changes: WRITE, ZERO, DISCARD. A request (at most PIECE_BYTES of payload here; ZERO
  *and DISCARD in whole blocks) becomes one record of the guest log; it is done when the record is in
  *the file and the map says so.
  *
@@ -59,16 +59,12 @@ struct write_op {
 	struct append_op op;
 	struct append_op barrier;
 	struct sync_wait sync;
+	struct target_wait far;
+	bool applied; /* FUA: what is left is waiting */
 	uint32_t *crc;
 	int iovcnt;
 	struct iovec *iov;
 };
-
-/* Why nothing more is taken; 0: it is. Under the lock. */
-static int refusal(const struct cache *c)
-{
-	return c->stopping ? -ESHUTDOWN : c->log_failed ? -EIO : 0;
-}
 
 static void op_free(struct write_op *op)
 {
@@ -97,6 +93,7 @@ static struct write_op *op_new(struct cache *c, struct blk_req *req)
 	op->req = req;
 	list_init(&op->link);
 	list_init(&op->log_link);
+	list_init(&op->far.drain.link);
 	op->blk = req->offset / BLK;
 	op->n = div_round_up(req->offset + req->length, BLK) - op->blk;
 	op->fua = req->flags & BLK_FUA;
@@ -217,13 +214,23 @@ static void release(struct write_op *w, struct todo *todo)
 
 /* ---- into the log ---- */
 
+static void far_freed(struct target_wait *w)
+{
+	op_free(container_of(w, struct write_op, far));
+}
+
 static void fua_synced(struct cache *c, struct sync_wait *w, int result, struct todo *todo)
 {
 	struct write_op *op = container_of(w, struct write_op, sync);
 
-	if (result == 0)
-		destage_kick(c);
-	op_finish(op, result, todo);
+	if (result < 0) {
+		op_finish(op, result, todo);
+		return;
+	}
+	destage_kick(c);
+	op->far.req = op->req;
+	op->far.freed = far_freed;
+	target_wait(c, &op->far, w->seq, todo);
 }
 
 static void fua_barrier(struct cache *c, struct append_op *barrier, int result, struct todo *todo)
@@ -238,14 +245,6 @@ static void fua_barrier(struct cache *c, struct append_op *barrier, int result, 
 	op->sync.seq = barrier->record.seq;
 	op->sync.synced = fua_synced;
 	sync_submit(c, &op->sync, todo);
-}
-
-static void barrier_init(struct cache *c, struct append_op *op)
-{
-	op->record.kind = FORMAT_BARRIER;
-	op->record.blk = sched_realtime(c->sched);
-	op->record.nblocks = FORMAT_CUT_FLUSH;
-	op->control = true;
 }
 
 static void apply(struct cache *c, struct write_op *op)
@@ -273,7 +272,8 @@ static void appended(struct cache *c, struct append_op *append, int result, stru
 	release(op, todo);
 	if (result == 0 && op->fua) {
 		/* Later writes must not reach the target before this one: FUA ends an epoch. */
-		barrier_init(c, &op->barrier);
+		op->applied = true;
+		flush_barrier_init(c, &op->barrier);
 		op->barrier.appended = fua_barrier;
 		append_submit(&c->log, &op->barrier, todo);
 		return;
@@ -356,7 +356,7 @@ static void append(struct write_op *op, struct todo *todo)
 {
 	struct cache *c = op->cache;
 	struct append_op *a = &op->op;
-	int r = refusal(c);
+	int r = cache_refusal(c);
 
 	if (r == 0 && op->req->op == BLK_WRITE)
 		r = map_reserve(&c->map, op->blk, op->n);
@@ -480,8 +480,9 @@ void write_begin_list(struct list_node *writes)
 
 static uint64_t delay_now(struct cache *c, const struct write_op *op)
 {
-	return writeback_delay_ns(&c->wb, &c->wb_conf, c->dirty_slots * BLK,
-				  op->req->op == BLK_WRITE ? op->n * BLK : BLK, true);
+	/* Its header takes a slot of the log, too. */
+	return writeback_delay_ns(&c->wb, &c->wb_conf, c->dirty_slots * BLK, destage_sent_bytes(c),
+				  (op->req->op == BLK_WRITE ? op->n + 1 : 1) * BLK, true);
 }
 
 void write_unthrottle(struct cache *c, struct todo *todo)
@@ -497,11 +498,12 @@ void write_unthrottle(struct cache *c, struct todo *todo)
 				epoch_cut(c, todo);
 			return;
 		}
-		if (now < c->throttle_next_ns && delay) {
-			sched_arm(c->sched, &c->throttle_timer, c->throttle_next_ns);
+		/* Counted from the last one, and anew whenever the target has taken something. */
+		if (delay && now < c->throttle_last_ns + delay) {
+			sched_arm(c->sched, &c->throttle_timer, c->throttle_last_ns + delay);
 			return;
 		}
-		c->throttle_next_ns = now + delay;
+		c->throttle_last_ns = now;
 		list_del(&op->link);
 		c->nthrottled--;
 		op->waiting = false; /* it is not ours to cancel any more */
@@ -523,6 +525,11 @@ void write_cancel(struct cache *c, struct held *held, struct todo *todo)
 {
 	struct write_op *op = container_of(held, struct write_op, held);
 
+	if (op->applied) {
+		target_cancel(c, &op->far, todo);
+		return;
+	}
+	op->far.cancelled = true;
 	if (!op->waiting || list_empty(&op->link))
 		return;
 	list_del(&op->link);
@@ -551,7 +558,7 @@ void write_submit(struct cache *c, struct blk_req *req)
 	if (!op)
 		r = -ENOMEM;
 	else
-		r = refusal(c);
+		r = cache_refusal(c);
 	if (r < 0) {
 		todo_done(&todo, req, r);
 		cache_unlock(c, &todo);
@@ -567,92 +574,9 @@ void write_submit(struct cache *c, struct blk_req *req)
 		op->waiting = true;
 		list_add_tail(&c->throttled, &op->link);
 		c->nthrottled++;
-		if (c->nthrottled == 1)
-			c->throttle_next_ns = MAX(c->throttle_next_ns, sched_now(c->sched));
 		write_unthrottle(c, &todo);
 	}
 	cache_unlock(c, &todo);
 	if (begin)
 		write_begin(op);
-}
-
-/* ---- FLUSH ---- */
-
-struct flush_op {
-	struct append_op barrier;
-	struct sync_wait sync;
-	struct blk_req *req;
-};
-
-static void flush_synced(struct cache *c, struct sync_wait *w, int result, struct todo *todo)
-{
-	struct flush_op *op = container_of(w, struct flush_op, sync);
-
-	if (result == 0)
-		destage_kick(c);
-	todo_done(todo, op->req, result);
-	free(op);
-	cache_put(c);
-}
-
-static void flush_barrier(struct cache *c, struct append_op *barrier, int result, struct todo *todo)
-{
-	struct flush_op *op = container_of(barrier, struct flush_op, barrier);
-
-	if (result < 0) {
-		todo_done(todo, op->req, result);
-		free(op);
-		cache_put(c);
-		return;
-	}
-	epoch_close(c, barrier->record.seq, barrier->record.blk, true, todo);
-	op->sync.seq = barrier->record.seq;
-	sync_submit(c, &op->sync, todo);
-}
-
-/* Nothing was written since the last barrier: the guest's flush stands for that one too. */
-static void flush_again(struct cache *c)
-{
-	uint64_t now = sched_realtime(c->sched);
-
-	if (list_empty(&c->epochs)) {
-		c->far_as_of_ns = now;
-	} else {
-		struct epoch *last = list_entry(c->epochs.prev, struct epoch, link);
-
-		last->by_flush = true;
-		last->closed_wall_ns = now;
-	}
-}
-
-void flush_submit(struct cache *c, struct blk_req *req)
-{
-	struct flush_op *op = calloc(1, sizeof(*op));
-	struct todo todo;
-	int r = 0;
-
-	cache_lock(c, &todo);
-	if (!op)
-		r = -ENOMEM;
-	else
-		r = refusal(c);
-	if (r < 0) {
-		free(op);
-		todo_done(&todo, req, r);
-		cache_unlock(c, &todo);
-		return;
-	}
-	cache_get(c);
-	op->req = req;
-	op->sync.synced = flush_synced;
-	if (c->open.records) {
-		barrier_init(c, &op->barrier);
-		op->barrier.appended = flush_barrier;
-		append_submit(&c->log, &op->barrier, &todo);
-	} else {
-		flush_again(c);
-		op->sync.seq = c->appended_seq;
-		sync_submit(c, &op->sync, &todo);
-	}
-	cache_unlock(c, &todo);
 }

@@ -243,9 +243,9 @@ static void on_drained(struct cache_drain *drain, int result)
 	pthread_cond_signal(&d->changed);
 }
 
-static void start_drain(struct daemon *d)
+static void start_drain(struct daemon *d, bool merge)
 {
-	d->drain = (struct cache_drain){ .done = on_drained };
+	d->drain = (struct cache_drain){ .done = on_drained, .merge = merge };
 	list_init(&d->drain.link);
 	d->drained = false;
 	d->draining = true;
@@ -281,7 +281,7 @@ static void begin_stop(struct daemon *d)
 	log_info("told to stop; sending what is dirty and serving open files for at most %s",
 		 format_duration(d->conf->stop_timeout_ns, span));
 	notify_systemd("STOPPING=1");
-	start_drain(d);
+	start_drain(d, false);
 	mount_detach(d->mount);
 	pthread_mutex_lock(&d->lock);
 	d->phase = PHASE_DETACHED;
@@ -292,7 +292,7 @@ static void begin_stop(struct daemon *d)
 /* The kernel side is gone, by whatever way: nothing can be written any more. */
 static void begin_drain(struct daemon *d)
 {
-	bool flush = true;
+	bool flush = true, merge = false;
 
 	/* Removes the dead name where the connection was cut; nothing to do otherwise. */
 	mount_detach(d->mount);
@@ -300,6 +300,7 @@ static void begin_drain(struct daemon *d)
 	pthread_mutex_lock(&d->lock);
 	if (d->umount == UMOUNT_DRAINING) {
 		flush = d->umount_flush;
+		merge = d->umount_merge;
 		d->deadline_ns = d->umount_deadline_ns;
 	} else if (d->phase != PHASE_DETACHED) {
 		d->deadline_ns = after(d->conf->stop_timeout_ns);
@@ -308,7 +309,7 @@ static void begin_drain(struct daemon *d)
 	d->drained = !flush;
 	pthread_mutex_unlock(&d->lock);
 	if (flush)
-		start_drain(d);
+		start_drain(d, merge);
 }
 
 /* What `nearblk umount` asked for; the volume stays as it is where that fails. */

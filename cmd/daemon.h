@@ -87,6 +87,7 @@ struct daemon {
 	bool drained;          /* the drain ended */
 	enum umount_step umount;
 	bool umount_flush;
+	bool umount_merge;           /* send it in no order */
 	bool umount_busy;            /* FAILED because somebody uses it */
 	const void *umount_job;      /* what the client holds; NULL: it gave it back */
 	uint64_t umount_deadline_ns; /* when the client's patience ends; UINT64_MAX */

@@ -105,8 +105,10 @@ int cmd_flush(struct option_set *set)
 	}
 	if (r == 0 || r == -ETIMEDOUT || r == -EINTR) {
 		/* Late or interrupted: the job is asked once, for the bytes that are left. */
-		end = volume_job(&v, json_pack("{s:s}", "kind", "flush"), r == 0 ? deadline_ns : 0,
-				 volume_show_drain, &last, &err);
+		end = volume_job(&v,
+				 json_pack("{s:s, s:b}", "kind", "flush", "merge",
+					   (int)set->value[OPT_MERGE].number),
+				 r == 0 ? deadline_ns : 0, volume_show_drain, &last, &err);
 		if (r < 0 && end == JOB_DONE)
 			end = r == -EINTR ? JOB_INTERRUPTED : JOB_TIMEOUT;
 		r = report(&v, end, last, &err);

@@ -131,6 +131,9 @@ static int configure(struct option_set *set, struct daemon_config *conf, struct 
 	stack->cache_size_bytes = v[OPT_CACHE_SIZE].number;
 	stack->max_dirty_bytes = v[OPT_MAX_DIRTY].number;
 	stack->max_dirty_age_ns = v[OPT_MAX_DIRTY_AGE].number;
+	stack->adaptive = v[OPT_ORDER].number; /* the words stand in the table as in "or not" */
+	stack->max_lag_ns = v[OPT_MAX_LAG].number;
+	stack->durability_target = v[OPT_DURABILITY].number;
 	stack->read_only = v[OPT_READ_ONLY].number;
 	stack->no_readahead = v[OPT_NO_READAHEAD].number;
 	stack->delay_ns = v[OPT_DEBUG_DELAY].number;

@@ -49,7 +49,8 @@ int offline_look(const char *dir, struct offline *ret)
 	*ret = (struct offline){ .dirty_bytes = 0 };
 	r = identity_load(lio, &ret->id, NULL);
 	if (r == 0 && !ret->id.clean)
-		r = cache_verify_dirty(lio, &ret->id, &ret->dirty_bytes, &ret->damaged, NULL);
+		r = cache_verify_dirty(lio, &ret->id, &ret->dirty_bytes, &ret->damaged,
+				       &ret->merging, NULL);
 	lio_destroy(lio);
 	if (offline_is_damage(r)) {
 		ret->damaged = true;
@@ -71,6 +72,8 @@ static int add(void *ctx, const char *dir)
 	report.cache_dir = dir;
 	report.state = found.damaged ? "damaged" : "dirty";
 	report.dirty_bytes = found.dirty_bytes;
+	if (!found.damaged || found.dirty_bytes != REPORT_UNKNOWN)
+		report.far_consistent = !found.merging;
 	if (found.id.url[0]) {
 		report.url = found.id.url;
 		report.size_bytes = found.id.size_bytes;

@@ -22,6 +22,7 @@ bool offline_is_damage(int result);
 
 struct offline {
 	struct cache_identity id; /* empty where the record itself is damaged */
+	bool merging;             /* merged epochs are partly at the target: it is not consistent */
 	bool damaged;             /* part of what is to be sent is not there or cannot be read */
 	uint64_t dirty_bytes;     /* to be sent; REPORT_UNKNOWN if they cannot be counted */
 };

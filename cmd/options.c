@@ -31,6 +31,24 @@ static const struct option_def defs[OPT_COUNT] = {
 		.help = "send a write after this time even if nobody flushes",
 		.commands = CMD_MOUNT,
 	},
+	[OPT_ORDER] = {
+		.name = "order", .type = OPTION_CHOICE, .choices = "strict|adaptive", .arg = "ORDER",
+		.initial = "strict",
+		.help = "strict: the far volume is always that of some flush; adaptive: unless it lags",
+		.commands = CMD_MOUNT,
+	},
+	[OPT_MAX_LAG] = {
+		.name = "max-lag", .type = OPTION_DURATION, .arg = "TIME", .initial = "30s",
+		.max = DAY_NS,
+		.help = "in adaptive order, merge epochs when all of them would take longer than this",
+		.commands = CMD_MOUNT,
+	},
+	[OPT_DURABILITY] = {
+		.name = "durability", .type = OPTION_CHOICE, .choices = "local|target",
+		.arg = "WHERE", .initial = "local",
+		.help = "where data is safe when fsync returns: local or target",
+		.commands = CMD_MOUNT,
+	},
 	[OPT_SESSIONS] = {
 		.name = "sessions", .type = OPTION_NUMBER, .arg = "N", .initial = "4", .min = 1,
 		.max = 64, .help = "parallel connections to the far side", .commands = CMD_MOUNT,
@@ -130,6 +148,11 @@ static const struct option_def defs[OPT_COUNT] = {
 		.name = "no-flush", .type = OPTION_FLAG,
 		.help = "leave what is dirty in the cache for the next mount",
 		.commands = CMD_UMOUNT,
+	},
+	[OPT_MERGE] = {
+		.name = "merge", .type = OPTION_FLAG,
+		.help = "send all of it together: sooner done, but in no order until then",
+		.commands = CMD_UMOUNT | CMD_FLUSH,
 	},
 	[OPT_TIMEOUT] = {
 		.name = "timeout", .type = OPTION_DURATION, .arg = "TIME", .max = 365 * DAY_NS,

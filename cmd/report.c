@@ -12,6 +12,7 @@ void report_init(struct report *r)
 		.pid = REPORT_UNKNOWN,
 		.uptime_ns = REPORT_UNKNOWN,
 		.read_only = -1,
+		.far_consistent = -1,
 		.size_bytes = REPORT_UNKNOWN,
 		.cache_limit_bytes = REPORT_UNKNOWN,
 		.cache_used_bytes = REPORT_UNKNOWN,
@@ -112,6 +113,9 @@ json_t *report_json(const struct report *r)
 	json_object_set_new(o, "epochs_pending", number(r->epochs_pending));
 	json_object_set_new(o, "oldest_dirty_seconds", seconds(r->oldest_dirty_ns));
 	json_object_set_new(o, "drain_eta_seconds", seconds(r->drain_eta_ns));
+	json_object_set_new(o, "throttled_by", text(r->throttled_by));
+	json_object_set_new(o, "far_consistent",
+			    r->far_consistent < 0 ? json_null() : json_boolean(r->far_consistent));
 	json_object_set_new(o, "far_as_of", moment(r->far_as_of_ns));
 	json_object_set_new(o, "damaged_ranges", damaged_ranges(r));
 	json_object_set_new(o, "hit_bytes", number(r->hit_bytes));

@@ -33,7 +33,9 @@ struct report {
 	uint64_t epochs_pending;
 	uint64_t oldest_dirty_ns;
 	uint64_t drain_eta_ns;
-	uint64_t far_as_of_ns; /* wall clock */
+	const char *throttled_by; /* NULL: nobody waits */
+	int far_consistent;       /* -1: unknown */
+	uint64_t far_as_of_ns;    /* wall clock */
 	uint64_t hit_bytes;
 	uint64_t miss_bytes;
 	uint64_t target_read_bytes;

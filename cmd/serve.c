@@ -105,6 +105,8 @@ static json_t *status(void *ctx)
 	r.epochs_pending = st.epochs_pending;
 	r.oldest_dirty_ns = st.oldest_dirty_ns;
 	r.drain_eta_ns = st.drain_eta_ns;
+	r.throttled_by = st.throttled_by;
+	r.far_consistent = st.far_consistent;
 	r.far_as_of_ns = st.far_as_of_ns;
 	r.hit_bytes = st.hit_bytes;
 	r.miss_bytes = st.miss_bytes;
@@ -164,6 +166,7 @@ static int start_umount(struct job *j, const json_t *args, struct err *err)
 	d->umount_busy = false;
 	d->umount_job = j;
 	d->umount_flush = !json_is_false(json_object_get(args, "flush"));
+	d->umount_merge = json_is_true(json_object_get(args, "merge"));
 	d->umount_polled_ns = clock_monotonic_ns();
 	d->umount_deadline_ns = timeout && seconds < 1e9
 					? d->umount_polled_ns + (uint64_t)(seconds * 1e9)
@@ -180,6 +183,7 @@ static int start_kind(struct job *j, const char *kind, const json_t *args, struc
 	if (strcmp(kind, "flush") == 0) {
 		j->kind = JOB_FLUSH;
 		j->drain.done = flush_done;
+		j->drain.merge = json_is_true(json_object_get(args, "merge"));
 		list_init(&j->drain.link);
 		atomic_store(&j->refs, 2);
 		cache_drain(d->stack.cache, &j->drain);
@@ -257,6 +261,8 @@ static void set_drain(json_t *o, struct daemon *d, uint64_t left)
 		json_object_set_new(o, "bytes_to_send",
 				    json_integer((json_int_t)(st.dirty_bytes - st.sent_bytes)));
 	json_object_set_new(o, "bytes_per_second", json_integer((json_int_t)st.drain_bytes_per_s));
+	json_object_set_new(o, "waiting_for",
+			    st.waiting_for ? json_string(st.waiting_for) : json_null());
 	json_object_set_new(o, "eta_seconds",
 			    st.drain_eta_ns == CACHE_UNKNOWN
 				    ? json_null()

@@ -310,6 +310,9 @@ int stack_open(const struct stack_config *conf, struct stack *s, struct err *err
 		.limit_bytes = s->identity.limit_bytes,
 		.max_dirty_bytes = conf->max_dirty_bytes,
 		.max_dirty_age_ns = conf->max_dirty_age_ns,
+		.adaptive = conf->adaptive,
+		.max_lag_ns = conf->max_lag_ns,
+		.durability_target = conf->durability_target,
 		.read_only = conf->read_only,
 		.no_readahead = conf->no_readahead,
 	};

@@ -25,6 +25,9 @@ struct stack_config {
 	uint64_t cache_size_bytes; /* 0: as remembered, else the default */
 	uint64_t max_dirty_bytes;  /* 0: half the cache */
 	uint64_t max_dirty_age_ns;
+	bool adaptive; /* --order */
+	uint64_t max_lag_ns;
+	bool durability_target; /* --durability */
 	bool read_only;
 	bool no_readahead;
 	/* Debugging: filters between cache and leaf. */

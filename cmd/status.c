@@ -120,7 +120,13 @@ static void print_one(const json_t *o)
 	line("size", size_of(o, "size_bytes", a));
 	print_dirty(o);
 	print_damage(o);
-	line("far as of", text_of(o, "far_as_of"));
+	if (json_is_string(json_object_get(o, "throttled_by")))
+		line("writers wait", text_of(o, "throttled_by"));
+	snprintf(text, sizeof(text), "%s%s", text_of(o, "far_as_of"),
+		 json_is_false(json_object_get(o, "far_consistent"))
+			 ? "; not consistent now: merged epochs are being sent"
+			 : "");
+	line("far as of", text);
 	snprintf(text, sizeof(text), "%s of the volume; %s used of at most %s",
 		 size_of(o, "cached_bytes", a), size_of(o, "cache_used_bytes", b),
 		 size_of(o, "cache_limit_bytes", c));

@@ -90,7 +90,12 @@ static int unmounted(struct volume *v, enum job_end end, const json_t *last, boo
 	return no_flush ? EXIT_DONE : EXIT_LEFT;
 }
 
-static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
+static json_t *flush_request(bool merge)
+{
+	return json_pack("{s:s, s:b}", "kind", "flush", "merge", merge);
+}
+
+static int umount_volume(struct volume *v, bool no_flush, bool merge, uint64_t deadline_ns)
 {
 	struct err err = { .text = "" };
 	json_t *last = NULL, *request;
@@ -102,8 +107,8 @@ static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
 	if (mount_holders(v->mountpoint, who, sizeof(who)) > 0)
 		return busy(v, who);
 	if (!no_flush) {
-		end = volume_job(v, json_pack("{s:s}", "kind", "flush"), deadline_ns,
-				 volume_show_drain, &last, &err);
+		end = volume_job(v, flush_request(merge), deadline_ns, volume_show_drain, &last,
+				 &err);
 		status = end == JOB_DONE
 				 ? EXIT_DONE
 				 : still_mounted(v, end, last, &err,
@@ -113,7 +118,8 @@ static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
 		if (status != EXIT_DONE)
 			return status;
 	}
-	request = json_pack("{s:s, s:b}", "kind", "umount", "flush", !no_flush);
+	request =
+		json_pack("{s:s, s:b, s:b}", "kind", "umount", "flush", !no_flush, "merge", merge);
 	if (deadline_ns != UINT64_MAX) {
 		uint64_t now = clock_monotonic_ns();
 		double rest = now < deadline_ns ? (double)(deadline_ns - now) : 0;
@@ -138,7 +144,7 @@ static int umount_volume(struct volume *v, bool no_flush, uint64_t deadline_ns)
 }
 
 /* Unmounted by other means before, its daemon still at work: wait for it. */
-static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
+static int await_daemon(struct volume *v, bool no_flush, bool merge, uint64_t deadline_ns)
 {
 	struct err err = { .text = "" };
 	struct offline found;
@@ -148,8 +154,8 @@ static int await_daemon(struct volume *v, bool no_flush, uint64_t deadline_ns)
 	int r;
 
 	if (!no_flush)
-		end = volume_job(v, json_pack("{s:s}", "kind", "flush"), deadline_ns,
-				 volume_show_drain, &last, &err);
+		end = volume_job(v, flush_request(merge), deadline_ns, volume_show_drain, &last,
+				 &err);
 	if (end == JOB_TIMEOUT || end == JOB_INTERRUPTED || no_flush) {
 		cmd_fail("%s: unmounted already; the daemon (pid %d) still sends %s", v->mountpoint,
 			 (int)v->pid, volume_left(last, left));
@@ -185,7 +191,7 @@ int cmd_umount(struct option_set *set)
 		return cmd_fail("%s", err.text);
 	interrupt_catch();
 	r = (v.mounted ? umount_volume : await_daemon)(&v, set->value[OPT_NO_FLUSH].number,
-						       deadline_ns);
+						       set->value[OPT_MERGE].number, deadline_ns);
 	volume_close(&v);
 	return r;
 }

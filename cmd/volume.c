@@ -187,13 +187,13 @@ void volume_show_drain(const json_t *progress, char *text, size_t size)
 	uint64_t left = volume_bytes(progress, "bytes_left");
 	uint64_t to_send = volume_bytes(progress, "bytes_to_send");
 	uint64_t rate = volume_bytes(progress, "bytes_per_second");
+	const char *waiting = json_string_value(json_object_get(progress, "waiting_for"));
 	json_t *eta = json_object_get(progress, "eta_seconds");
 	char a[16], b[16], c[24];
 	int n;
 
-	if (to_send == 0 && left && left != UINT64_MAX) {
-		snprintf(text, size, "%s sent, waiting for the target to make it durable",
-			 format_size(left, a));
+	if (waiting && left && left != UINT64_MAX) {
+		snprintf(text, size, "%s left, waiting for %s", format_size(left, a), waiting);
 		return;
 	}
 	left = MIN(left, to_send);

@@ -90,6 +90,7 @@ enum blk_info_flags {
 	BLK_INFO_FAST_ZERO =
 		1 << 2, /* ZERO costs less than writing zeroes (ZERO itself is always taken) */
 	BLK_INFO_VOLATILE = 1 << 3, /* writes need a FLUSH to be durable */
+	BLK_INFO_FUA = 1 << 4, /* a WRITE with BLK_FUA costs no more round trips than one without */
 };
 
 #define BLK_IDENTITY_MAX 512

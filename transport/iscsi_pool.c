@@ -243,6 +243,8 @@ static void pool_info(struct blk_dev *dev, struct blk_info *ret)
 		ret->flags |= BLK_INFO_READ_ONLY;
 	if (lun->write_cache)
 		ret->flags |= BLK_INFO_VOLATILE;
+	if (lun->write_cache && lun->fua)
+		ret->flags |= BLK_INFO_FUA;
 	if (pool->same_works)
 		ret->flags |= BLK_INFO_FAST_ZERO;
 	if (lun->discard) {

@@ -62,6 +62,7 @@ static struct format_segment random_segment(struct sim *sim)
 		.first_seq = sim_random(sim),
 		.destaged_seq = sim_random(sim),
 		.far_as_of_ns = sim_random(sim),
+		.merged_seq = sim_random(sim),
 	};
 
 	random_uuid(sim, s.uuid);
@@ -96,6 +97,7 @@ static void random_batch(struct sim *sim, struct format_batch *b, uint32_t *crc)
 		.destaged_seq = sim_random(sim),
 		.durable_seq = sim_random(sim),
 		.far_as_of_ns = sim_random(sim),
+		.merged_seq = sim_random(sim),
 		.nrecords = 1 + (uint32_t)sim_below(sim, FORMAT_BATCH_RECORDS),
 		.nprev = (uint32_t)sim_below(sim, FORMAT_BATCH_RECORDS + 1),
 		.crc = crc,
@@ -132,6 +134,7 @@ static void same_segment(const struct format_segment *a, const struct format_seg
 	ck_assert_uint_eq(a->first_seq, b->first_seq);
 	ck_assert_uint_eq(a->destaged_seq, b->destaged_seq);
 	ck_assert_uint_eq(a->far_as_of_ns, b->far_as_of_ns);
+	ck_assert_uint_eq(a->merged_seq, b->merged_seq);
 }
 
 static void same_batch(const struct format_batch *a, const struct format_batch *b)
@@ -144,6 +147,7 @@ static void same_batch(const struct format_batch *a, const struct format_batch *
 	ck_assert_uint_eq(a->destaged_seq, b->destaged_seq);
 	ck_assert_uint_eq(a->durable_seq, b->durable_seq);
 	ck_assert_uint_eq(a->far_as_of_ns, b->far_as_of_ns);
+	ck_assert_uint_eq(a->merged_seq, b->merged_seq);
 	ck_assert_uint_eq(a->nrecords, b->nrecords);
 	ck_assert_uint_eq(a->nprev, b->nprev);
 	for (uint32_t i = 0; i < a->nrecords; i++)
@@ -165,6 +169,7 @@ static void same_trailer(const struct format_trailer *a, const struct format_tra
 	ck_assert_uint_eq(a->destaged_seq, b->destaged_seq);
 	ck_assert_uint_eq(a->durable_seq, b->durable_seq);
 	ck_assert_uint_eq(a->far_as_of_ns, b->far_as_of_ns);
+	ck_assert_uint_eq(a->merged_seq, b->merged_seq);
 	ck_assert_uint_eq(a->table_crc, b->table_crc);
 }
 
@@ -216,6 +221,7 @@ static uint8_t *make_footer(struct sim *sim, struct format_trailer *t, struct fo
 		.destaged_seq = sim_random(sim),
 		.durable_seq = sim_random(sim),
 		.far_as_of_ns = sim_random(sim),
+		.merged_seq = sim_random(sim),
 	};
 	random_uuid(sim, t->uuid);
 	for (uint32_t i = 0; i < nrecords; i++) {

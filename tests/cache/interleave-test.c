@@ -348,28 +348,26 @@ START_TEST(test_cancel_read)
 }
 END_TEST
 
-static bool someone_waits(struct rig *rig)
+/* Writes until one waits at the limit; before it they are only slowed down. */
+static struct rig_op *write_to_limit(struct rig *rig)
 {
-	struct cache_status st;
+	struct rig_op *last;
+	uint64_t i = 0;
 
-	cache_status(rig->cache, &st);
-	return st.waiting_writes > 0;
+	do {
+		ck_assert_uint_lt(i, 200);
+		last = rig_submit(rig, BLK_WRITE, i++ % 20 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
+	} while (rig_wait(rig, last, LONG_NS));
+	return last;
 }
 
 START_TEST(test_cancel_throttled)
 {
 	struct rig *rig = make(_i);
-	struct rig_op *last = NULL, *behind;
+	struct rig_op *last, *behind;
 
 	simfar_cut(rig->far, false);
-	for (uint64_t i = 0; !someone_waits(rig); i++) {
-		ck_assert_uint_lt(i, 200);
-		last = rig_submit(rig, BLK_WRITE, i % 20 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
-		if (last)
-			rig_wait(rig, last, 10 * NSEC_PER_MSEC);
-	}
-	rig_pass(rig, LONG_NS);
-	ck_assert(last && !last->dones);
+	last = write_to_limit(rig);
 	behind = rig_submit(rig, BLK_WRITE, 30 * RIG_MAX_BYTES, RIG_BLK, 0);
 	blk_cancel(rig->cache, &last->req);
 	ck_assert(rig_wait(rig, last, NSEC_PER_SEC));
@@ -390,7 +388,7 @@ END_TEST
 START_TEST(test_fenced)
 {
 	struct rig *rig = make(_i);
-	struct rig_op *last = NULL, *late;
+	struct rig_op *last, *late;
 	struct cache_status st;
 	uint8_t *before;
 
@@ -398,14 +396,8 @@ START_TEST(test_fenced)
 	drain(rig);
 	simfar_hold(rig->far, CHANGES | 1u << BLK_FLUSH);
 	rig->lenient = true;
-	for (uint64_t i = 0; !someone_waits(rig); i++) {
-		ck_assert_uint_lt(i, 200);
-		last = rig_submit(rig, BLK_WRITE, i % 20 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
-		if (last)
-			rig_wait(rig, last, 10 * NSEC_PER_MSEC);
-	}
-	rig_pass(rig, LONG_NS);
-	ck_assert(last && !last->dones && far_busy(rig));
+	last = write_to_limit(rig);
+	ck_assert(far_busy(rig));
 	before = malloc(SIZE);
 	memcpy(before, simfar_image(rig->far)->now, SIZE);
 	simfar_fence(rig->far, "taken");

@@ -9,6 +9,7 @@ UNIT_TESTS += \
 	tests/cache/map-test \
 	tests/cache/model-test \
 	tests/cache/nth-test \
+	tests/cache/order-test \
 	tests/cache/plan-test \
 	tests/cache/recorder-test \
 	tests/cache/sim-test \
@@ -17,6 +18,7 @@ cache_rig = tests/cache/rig.c tests/cache/rig.h
 tests_cache_damage_test_SOURCES = tests/cache/damage-test.c $(cache_rig)
 tests_cache_interleave_test_SOURCES = tests/cache/interleave-test.c $(cache_rig)
 tests_cache_model_test_SOURCES = tests/cache/model-test.c tests/cache/model.c tests/cache/model.h
+tests_cache_order_test_SOURCES = tests/cache/order-test.c $(cache_rig)
 tests_cache_nth_test_SOURCES = tests/cache/nth-test.c $(cache_rig)
 
 # The real program's directories: read by a second reader, and cut by a power failure.

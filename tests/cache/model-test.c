@@ -36,6 +36,9 @@ static void scenario(const char *name, const struct model_config *base, unsigned
 		struct model_result r;
 
 		conf.seed = seed ? seed : i + 1;
+		/* Each seed in one order. */
+		conf.adaptive = conf.seed % 3 == 1;
+		conf.target = conf.seed % 3 == 2;
 		r = model_run(&conf);
 		sum.reads += r.reads;
 		sum.writes += r.writes;
@@ -119,6 +122,7 @@ START_TEST(test_each_step)
 		uint64_t steps;
 
 		conf.cut_at = 0;
+		conf.adaptive = conf.seed % 2 == 0;
 		steps = model_run(&conf).steps;
 		for (conf.cut = _i, conf.cut_at = 1; conf.cut_at <= steps;
 		     conf.cut_at += stride, runs++)

@@ -106,6 +106,8 @@ static void open_cache(struct model *m)
 	conf.identity = &m->identity;
 	conf.limit_bytes = m->conf->limit_bytes;
 	conf.max_dirty_age_ns = 5 * NSEC_PER_SEC;
+	conf.adaptive = m->conf->adaptive;
+	conf.durability_target = m->conf->target;
 	conf.no_readahead = m->conf->no_readahead;
 	conf.progress = progress;
 	conf.progress_ctx = m;

@@ -35,6 +35,8 @@ struct model_config {
 	unsigned cut_once_in;   /* one in so many cuts the link, or restores it; 0: none */
 	uint64_t cut_at;        /* behind this step of the schedule, from 1, comes @cut; 0: none */
 	enum model_cut cut;
+	bool adaptive; /* epochs are merged as soon as more than one waits */
+	bool target;   /* FLUSH and FUA wait for the target */
 	bool discard;
 	bool no_readahead;
 };

@@ -134,7 +134,7 @@ class Segment:
         self.file = open(path, "rb")
         self.number, self.identity = number, identity
         self.records, self.named = [], []
-        self.watermark = self.durable = 0
+        self.watermark = self.durable = self.merged = 0
         self.counts = self.header(self.slot(0))
         if self.counts and not self.footer():
             self.records = []
@@ -146,8 +146,8 @@ class Segment:
     def header(self, raw):
         if not slot_good(raw, b"NBSEGM01"):
             return self.header_lost()
-        features, uuid, number, size, self.kind, _, self.incarnation, self.first_seq, self.watermark, _ = \
-            struct.unpack_from("<Q16sIIIIQQQQ", raw, 16)
+        features, uuid, number, size, self.kind, _, self.incarnation, self.first_seq, self.watermark, _, self.merged = \
+            struct.unpack_from("<Q16sIIIIQQQQQ", raw, 16)
         if features:
             raise Unreadable("segment %08x: unknown features %#x" % (number, features))
         return (number == self.number and size == self.identity.segment_bytes and
@@ -178,17 +178,18 @@ class Segment:
             at += r.payload
         self.records += records
 
-    def proofs(self, watermark, durable):
+    def proofs(self, watermark, durable, merged):
         self.watermark = max(self.watermark, watermark)
         self.durable = max(self.durable, durable)
+        self.merged = max(self.merged, merged)
 
     def footer(self):
         slots = self.identity.slots
         raw = self.slot(slots - 1)
         if not slot_good(raw, b"NBTRAIL1"):
             return False
-        uuid, number, _kind, incarnation, n, c, end, crc, watermark, durable, _ = \
-            struct.unpack_from("<16sIIQIIIIQQQ", raw, 16)
+        uuid, number, _kind, incarnation, n, c, end, crc, watermark, durable, _, merged = \
+            struct.unpack_from("<16sIIQIIIIQQQQ", raw, 16)
         if (uuid, number, incarnation) != (self.identity.uuid, self.number, self.incarnation):
             return False
         size = -(-(32 * n + 4 * c) // BLOCK)
@@ -201,17 +202,17 @@ class Segment:
         if not all(r.sane(slots) for r in records) or sum(r.payload for r in records) != c:
             return False
         self.take(records, struct.unpack_from("<%dI" % c, table, 32 * n))
-        self.proofs(watermark, durable)
+        self.proofs(watermark, durable, merged)
         return True
 
     def batch(self, at):
-        """(slots taken, records, repeated records, CRCs, watermark, durable) or None."""
+        """(slots taken, records, repeated records, CRCs, (watermark, durable, merged)) or None."""
         slots = self.identity.slots
         raw = self.slot(at)
         if raw[:8] != b"NBBATCH1" or not slot_good(raw, b"NBBATCH1"):
             return None
-        uuid, number, stands, incarnation, watermark, durable, _, n, p, payload = \
-            struct.unpack_from("<16sIIQQQQIII", raw, 16)
+        uuid, number, stands, incarnation, watermark, durable, _, n, p, payload, merged = \
+            struct.unpack_from("<16sIIQQQQIII4xQ", raw, 16)
         if (uuid, number, stands, incarnation) != (self.identity.uuid, self.number, at, self.incarnation):
             return None
         if not 1 <= n <= 48 or p > 48 or payload > (BLOCK - 128 - 32 * (n + p)) // 4:
@@ -226,7 +227,7 @@ class Segment:
         if following != at + 1 + payload or following > slots:
             return None
         crcs = struct.unpack_from("<%dI" % payload, raw, 128 + 32 * (n + p))
-        return 1 + payload, records, again, crcs, watermark, durable
+        return 1 + payload, records, again, crcs, (watermark, durable, merged)
 
     def walk(self):
         at = 1
@@ -236,11 +237,11 @@ class Segment:
             if not batch:
                 at += 1
                 continue
-            taken, records, again, crcs, watermark, durable = batch
+            taken, records, again, crcs, proofs = batch
             last = self.records[-1].seq if self.records else None
             self.named += [r for r in again if last is None or r.seq > last]
             self.take(records, crcs)
-            self.proofs(watermark, durable)
+            self.proofs(*proofs)
             at += taken
 
     def block_good(self, r, i):
@@ -295,6 +296,7 @@ class Cache:
         marks = [r.blk for s in log for r in s.records if r.kind == WATERMARK]
         self.watermark = max([0] + marks + [s.watermark for s in log])
         self.durable = max([0] + [s.durable for s in log])
+        self.merged = max([0] + [s.merged for s in log])
         self.limit = max(self.watermark, self.durable, boot_word(directory))
         last_seq = self.identity.last_seq
         gone = self.identity.clean and self.max_seen < last_seq
@@ -380,6 +382,7 @@ class Cache:
             "url": identity.url, "volume": identity.volume, "uuid": identity.uuid.hex(),
             "size_bytes": identity.size_bytes, "clean_stop": identity.clean,
             "segments": len(self.segments), "records": len(self.kept),
+            "far_consistent": self.merged <= self.watermark,
             "watermark": self.watermark, "durable": self.durable, "limit": self.limit, "last": self.last,
             "tail": self.tail, "cuts": [[c.blk, c.seq] for c in self.cuts], "torn_records": self.torn_records,
             "dirty_blocks": len(self.dirty), "clean_blocks": len(self.clean), "filled_blocks": len(self.filled),

@@ -54,11 +54,18 @@ struct rig *rig_create(uint64_t seed, uint64_t size_bytes)
 			  .flags = BLK_INFO_VOLATILE | BLK_INFO_CAN_DISCARD,
 			  .discard_align_bytes = RIG_ALIGN },
 	};
+
+	return rig_create_over(seed, &far);
+}
+
+struct rig *rig_create_over(uint64_t seed, const struct simfar_config *far)
+{
 	struct rig *rig = sim_alloc(sizeof(*rig));
+	uint64_t size_bytes = far->info.size_bytes;
 
 	rig->sim = sim_create(seed);
 	rig->disk = simdisk_create(rig->sim);
-	rig->far = simfar_store_create(rig->sim, &far);
+	rig->far = simfar_store_create(rig->sim, far);
 	rig->index = simindex_create(rig->sim);
 	rig->size = size_bytes;
 	rig->limit_bytes = LIMIT_BYTES;
@@ -130,6 +137,9 @@ int rig_open(struct rig *rig)
 	conf.limit_bytes = rig->limit_bytes;
 	conf.max_dirty_bytes = rig->max_dirty_bytes;
 	conf.max_dirty_age_ns = rig->max_dirty_age_ns;
+	conf.adaptive = rig->adaptive;
+	conf.max_lag_ns = rig->max_lag_ns;
+	conf.durability_target = rig->durability_target;
 	conf.no_readahead = true;
 	conf.progress = progress;
 	conf.progress_ctx = rig;

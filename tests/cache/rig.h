@@ -55,6 +55,8 @@ struct rig {
 	struct err err;        /* of the last rig_open() */
 	uint64_t size;
 	uint64_t limit_bytes, max_dirty_bytes, max_dirty_age_ns;
+	bool adaptive, durability_target;
+	uint64_t max_lag_ns;
 	bool doomed;    /* rig_will_be_killed() */
 	bool lenient;   /* requests may fail */
 	bool races;     /* changes may overlap reads in flight; those are not checked then */
@@ -78,6 +80,8 @@ struct rig {
 
 /* A rig whose far volume of @size_bytes holds a pattern; the cache is not open yet. */
 struct rig *rig_create(uint64_t seed, uint64_t size_bytes);
+/* The same over a far device that @far describes; its size is the volume's. */
+struct rig *rig_create_over(uint64_t seed, const struct simfar_config *far);
 /*
  * From here on a leak checker looks away, until rig_destroy(): who is killed frees nothing of what
  * was under way. To be called before rig_open().

@@ -87,7 +87,7 @@ expect 0 "" drop "$dir/mnt"
 keys=$("$nearblk" status --json "$dir/mnt" | sed -n 's/^  "\([a-z_]*\)":.*/\1/p' | tr '\n' ' ')
 [ "$keys" = "version url mountpoint cache_dir pid uptime_seconds read_only state size_bytes \
 cache_limit_bytes cache_used_bytes cached_bytes max_dirty_bytes dirty_bytes epochs_pending \
-oldest_dirty_seconds drain_eta_seconds far_as_of damaged_ranges hit_bytes miss_bytes target_read_bytes target_write_bytes readahead_bytes \
+oldest_dirty_seconds drain_eta_seconds throttled_by far_consistent far_as_of damaged_ranges hit_bytes miss_bytes target_read_bytes target_write_bytes readahead_bytes \
 readahead_wasted_bytes sessions " ] || fail "the keys of status --json: $keys"
 "$nearblk" status --json | head -1 | grep -q '^\[' || fail "status --json is no array"
 

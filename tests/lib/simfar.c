@@ -111,6 +111,14 @@ static uint8_t *flatten(const struct blk_req *req)
 	return flat;
 }
 
+/* A change is through; without a volatile cache it is durable, too. */
+static void landed(struct simfar_store *s, uint64_t id)
+{
+	simimage_complete(&s->image, id);
+	if (s->config.write_through)
+		simimage_commit_one(&s->image, id);
+}
+
 static void ghost_end(struct ghost *g)
 {
 	struct sched *sched = sim_sched(g->store->sim);
@@ -126,7 +134,7 @@ static void ghost_run(struct task *task)
 {
 	struct ghost *g = container_of(task, struct ghost, timer.task);
 
-	simimage_complete(&g->store->image, change(g->store, g->offset, g->length, g->data));
+	landed(g->store, change(g->store, g->offset, g->length, g->data));
 	ghost_end(g);
 }
 
@@ -161,7 +169,7 @@ static void ghost_add(struct op *o)
 			    s->config.info.sector_bytes;
 	list_add_tail(&s->ghosts, &g->link);
 	if (dice == 2) { /* reached it just before */
-		simimage_complete(&s->image, change(s, g->offset, g->length, g->data));
+		landed(s, change(s, g->offset, g->length, g->data));
 		ghost_end(g);
 		return;
 	}
@@ -175,7 +183,7 @@ static void ghosts_fence(struct simfar_store *s)
 		struct ghost *g = list_first(&s->ghosts, struct ghost, link);
 
 		if (sim_once_in(s->sim, 2))
-			simimage_complete(&s->image, change(s, g->offset, g->length, g->data));
+			landed(s, change(s, g->offset, g->length, g->data));
 		ghost_end(g);
 	}
 	s->foreign_ghosts = false;
@@ -223,7 +231,7 @@ static void act(struct op *o)
 		else if (!fault)
 			iov_copy_to(req->iov, req->iovcnt, 0, s->image.now + req->offset, length);
 	} else {
-		if (s->foreign_ghosts)
+		if (s->foreign_ghosts || (req->flags & BLK_FUA))
 			ghosts_fence(s);
 		if (fault)
 			length = sim_below(s->sim, length / s->config.info.sector_bytes + 1) *
@@ -240,7 +248,7 @@ static void finish(struct op *o)
 	int result = o->result;
 
 	if (o->change) {
-		simimage_complete(&s->image, o->change);
+		landed(s, o->change);
 		if ((req->flags & BLK_FUA) && result == 0)
 			simimage_commit_one(&s->image, o->change);
 	}
@@ -450,7 +458,8 @@ struct simfar_store *simfar_store_create(struct sim *sim, const struct simfar_co
 		info->discard_align_bytes = info->sector_bytes;
 	if (!info->identity[0])
 		strcpy(info->identity, "sim");
-	info->flags |= BLK_INFO_VOLATILE;
+	if (!config->write_through)
+		info->flags |= BLK_INFO_VOLATILE;
 	s->shown_bytes = info->size_bytes;
 	s->sim = sim;
 	s->generation = 1 + sim_below(sim, 100);
@@ -504,7 +513,7 @@ void simfar_kill(struct simfar_store *s)
 
 		take_back(o);
 		if (o->change)
-			simimage_complete(&s->image, o->change);
+			landed(s, o->change);
 		ghost_add(o);
 		list_del(&o->link);
 		free(o);
@@ -526,7 +535,7 @@ void simfar_cut(struct simfar_store *s, bool forgets)
 
 		take_back(o);
 		if (o->change)
-			simimage_complete(&s->image, o->change);
+			landed(s, o->change);
 		ghost_add(o);
 		o->change = 0;
 		o->stage = QUEUED;

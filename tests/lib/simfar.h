@@ -9,7 +9,7 @@
  *
  * Ghosts: a change in flight when the link or the process is lost may reach the store at once,
  * later, or never. Later ends (core/block.h, blk_generation()): with the first FLUSH
- * submitted after the link came back, or with a new process's first change.
+ * submitted after the link came back, with a FUA change, or with a new process's first change.
  */
 #ifndef TESTS_LIB_SIMFAR_H
 #define TESTS_LIB_SIMFAR_H
@@ -26,6 +26,7 @@ struct simfar_config {
 	struct blk_info info;
 	uint64_t latency_ns;   /* up to this on the fake clock, each request; 0: order only */
 	unsigned drop_once_in; /* an ADVISORY request is dropped so often; 0: never */
+	bool write_through;    /* no volatile cache: what is done is durable */
 };
 
 /* A store of zeroes. simfar_store_destroy() before sim_destroy(), after the device went. */
@@ -59,8 +60,8 @@ void simfar_fail(struct simfar_store *store, unsigned mask, uint64_t nth, int er
 uint64_t simfar_fault_hits(const struct simfar_store *store);
 
 /*
- * Somebody else owns the store: nothing more changes it, changes and FLUSHes end with -ESTALE, those
- * that wait too. NULL: he left.
+ * Somebody else owns the store: nothing more changes it, changes and FLUSHes end with -ESTALE,
+ * those that wait too. NULL: he left.
  */
 void simfar_fence(struct simfar_store *store, const char *why);
 
