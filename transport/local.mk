@@ -12,6 +12,7 @@ libnearblk_a_SOURCES += \
 	transport/iscsi_impl.h \
 	transport/iscsi_io.c \
 	transport/iscsi_pool.c transport/iscsi_pool.h \
+	transport/iscsi_pr.c transport/iscsi_pr.h \
 	transport/iscsi_probe.c transport/iscsi_probe.h \
 	transport/iscsi_resolve.c transport/iscsi_resolve.h \
 	transport/iscsi_scsi.c transport/iscsi_scsi.h \

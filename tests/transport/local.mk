@@ -4,6 +4,7 @@ UNIT_TESTS += \
 	tests/transport/file-test \
 	tests/transport/http-test \
 	tests/transport/iscsi_io-test \
+	tests/transport/iscsi_pr-test \
 	tests/transport/iscsi_recovery-test \
 	tests/transport/iscsi_scsi-test \
 	tests/transport/iscsi_tgtd-test \
