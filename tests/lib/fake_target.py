@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """An iSCSI target that does as it is told, also what no honest target does.
 
-    fake_target.py FILE CONTROL [--address A] [--port P] [--sector N] [--serial S] [--keep FILE]
+    fake_target.py FILE CONTROL [--address A] [--portals N] [--port P] [--sector N] [--serial S] [--keep FILE]
     fake_target.py CONTROL tell WORD...
 
 FILE holds what is durable. Writes are kept in memory until a SYNCHRONIZE CACHE or a FUA write (the caching
 page says WCE=1), and a restart of the process or `forget` loses them. One target (any name is taken), LUN 1
-and 0. It prints its port. CONTROL is a Unix socket; a request is one line of words, the answer one line:
+and 0. It prints its port. --portals 2: also at 127.0.0.2, in a portal group of its own: a login there ends no session
+at 127.0.0.1. CONTROL is a Unix socket; a request is one line of words, the answer one line:
 
     rule OP NTH COUNT DO...   the NTH (from 1) and COUNT - 1 further commands of OP (read, write, sync, same,
                               pr, tur, capacity, inquiry, mode, any) that come from now on are answered by DO:
@@ -158,9 +159,19 @@ class Reservations:
             out = struct.pack(">II", self.generation, len(body)) + body
         elif action == 2:
             out = struct.pack(">HBBHH", 8, 0x01, 0x80, 0xEA01, 0)
+        elif action == 3:
+            body = b"".join(self.full_status(n, k) for n, k in self.keys.items())
+            out = struct.pack(">II", self.generation, len(body)) + body
         else:
             raise Sense(5, 0x2400)
         return out[:length]
+
+    def full_status(self, nexus, key):
+        name = nexus.split(",t,")[0].encode() + b"\0"
+        name += bytes(-len(name) & 3)
+        holder = nexus == self.holder
+        return struct.pack(">QIBBIHI", key, 0, holder, self.type if holder else 0, 0, 1, 4 + len(name)) + struct.pack(
+            ">BBH", 0x45, 0, len(name)) + name
 
     def act(self, nexus, action, kind, data, attention):
         if len(data) < 24:
@@ -326,6 +337,7 @@ class Connection:
     def __init__(self, target, sock):
         self.target, self.sock = target, sock
         self.send_lock = threading.Lock()
+        self.group = int(sock.getsockname()[0].rpartition(".")[2])
         self.nexus = None
         self.statsn, self.expcmdsn = 1, 0
         self.tasks = {}
@@ -416,13 +428,13 @@ class Connection:
             if csg == 0:
                 if "AuthMethod" in keys:
                     answer["AuthMethod"] = "None"
-                answer["TargetPortalGroupTag"] = "1"
+                answer["TargetPortalGroupTag"] = str(self.group)
             else:
                 answer = self.negotiate(keys)
             final = transit and nsg == 3
             if final and not refused:
                 with target.lock:
-                    nexus = keys.get("InitiatorName", "?") + ",i,0x" + isid.hex()
+                    nexus = "%s,i,0x%s,t,0x%04x" % (keys.get("InitiatorName", "?"), isid.hex(), self.group)
                     old = target.sessions.get(nexus)
                     if not old and len(target.sessions) >= target.max_sessions:
                         refused = b"\x03\x02"
@@ -642,6 +654,13 @@ class Connection:
         return bytes([0, cdb[2]]) + struct.pack(">H", len(pages[cdb[2]])) + pages[cdb[2]]
 
 
+def serve(target, listener):
+    while True:
+        sock, _ = listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=Connection(target, sock).run, daemon=True).start()
+
+
 def tell(path, words):
     client = socket.socket(socket.AF_UNIX)
     client.connect(path)
@@ -660,6 +679,7 @@ def main():
     parser.add_argument("file")
     parser.add_argument("control")
     parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--portals", type=int, default=1)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--sector", type=int, default=512)
     parser.add_argument("--serial", default="FAKE0001")
@@ -667,12 +687,13 @@ def main():
     args = parser.parse_args()
     target = Target(args)
     listener = socket.create_server((args.address, args.port))
+    port = listener.getsockname()[1]
+    for i in range(2, args.portals + 1):
+        more = socket.create_server(("127.0.0.%d" % i, port))
+        threading.Thread(target=serve, args=(target, more), daemon=True).start()
     threading.Thread(target=target.serve_control, args=(args.control,), daemon=True).start()
-    print(listener.getsockname()[1], flush=True)
-    while True:
-        sock, _ = listener.accept()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=Connection(target, sock).run, daemon=True).start()
+    print(port, flush=True)
+    serve(target, listener)
 
 
 if __name__ == "__main__":
