@@ -10,6 +10,8 @@
  *     48  generation u64          112  session_high_water u32
  *     56  cache_uuid u8[16]       116  isid_random u8[4]
  *     72  created_ns u64          120  clean u8, then 7 zero, 128 last_seq u64
+ *   1792  reservation_key_before u64, mark u64, home u64, reserved u8, overtaken u8, 6 zero,
+ *         home_dir char[256]
  *
  * The checksum is over all 4096 bytes with its own field zero. Bytes 0..47 keep
  * their place and meaning in every later format, so that any nearblk can say what it cannot read.
@@ -60,6 +62,12 @@ enum {
 	AT_VOLUME = 648,
 	AT_HOST = 1160,
 	AT_SAMPLES = 1416,
+	AT_KEY_BEFORE = 1792,
+	AT_MARK = 1800,
+	AT_HOME = 1808,
+	AT_RESERVED = 1816,
+	AT_OVERTAKEN = 1817,
+	AT_HOME_DIR = 1824,
 	SAMPLE_BYTES = 16,
 	WRITER_BYTES = 24,
 };
@@ -118,6 +126,12 @@ static void encode(const struct cache_identity *id, uint8_t *block)
 	put_text(block + AT_URL, id->url, sizeof(id->url));
 	put_text(block + AT_VOLUME, id->volume, sizeof(id->volume));
 	put_text(block + AT_HOST, id->owner_host, sizeof(id->owner_host));
+	le_put(block + AT_KEY_BEFORE, id->reservation_key_before, 8);
+	le_put(block + AT_MARK, id->reservation_mark, 8);
+	le_put(block + AT_HOME, id->home, 8);
+	block[AT_RESERVED] = id->reserved;
+	block[AT_OVERTAKEN] = id->overtaken;
+	put_text(block + AT_HOME_DIR, id->home_dir, sizeof(id->home_dir));
 	for (unsigned i = 0; i < IDENTITY_SAMPLES; i++) {
 		uint8_t *p = block + AT_SAMPLES + i * SAMPLE_BYTES;
 
@@ -145,6 +159,12 @@ static bool decode_body(struct cache_identity *id, const uint8_t *block)
 	whole &= get_text(id->url, block + AT_URL, sizeof(id->url));
 	whole &= get_text(id->volume, block + AT_VOLUME, sizeof(id->volume));
 	whole &= get_text(id->owner_host, block + AT_HOST, sizeof(id->owner_host));
+	id->reservation_key_before = le_get(block + AT_KEY_BEFORE, 8);
+	id->reservation_mark = le_get(block + AT_MARK, 8);
+	id->home = le_get(block + AT_HOME, 8);
+	id->reserved = block[AT_RESERVED];
+	id->overtaken = block[AT_OVERTAKEN];
+	whole &= get_text(id->home_dir, block + AT_HOME_DIR, sizeof(id->home_dir));
 	for (unsigned i = 0; i < IDENTITY_SAMPLES; i++) {
 		const uint8_t *p = block + AT_SAMPLES + i * SAMPLE_BYTES;
 
@@ -245,6 +265,29 @@ static int fill_random(void *p, size_t length)
 	if (n < 0)
 		return -errno;
 	return (size_t)n == length ? 0 : -EIO;
+}
+
+int identity_renew(struct cache_identity *id, bool all)
+{
+	struct {
+		uint8_t isid[4];
+		uint8_t half[2][4];
+	} dice;
+	uint64_t before = id->reservation_key, half;
+	int r = fill_random(&dice, sizeof(dice));
+
+	if (r < 0)
+		return r;
+	half = le_get(dice.half[1], 4);
+	if (all) {
+		memcpy(id->isid_random, dice.isid, sizeof(id->isid_random));
+		id->session_high_water = 0;
+		id->reservation_key_before = 0;
+		id->reserved = false;
+		before = le_get(dice.half[0], 4) << 32;
+	}
+	id->reservation_key = (before & ~(uint64_t)UINT32_MAX) | (half ? half : 1);
+	return 0;
 }
 
 int identity_init(struct cache_identity *id, uint64_t limit_bytes)

@@ -35,8 +35,17 @@ struct cache_identity {
 	/* The initiator (RFC 7143 10.12.5): qualifier bits random per directory, fixed per slot. */
 	uint8_t isid_random[4];      /* used for the EN/OUI/random format of the ISID */
 	uint32_t session_high_water; /* slots ever used with this directory */
-	uint64_t reservation_key;    /* random, non-zero */
 	char owner_host[256];        /* host that mounted it last */
+
+	/* Ownership (transport/iscsi_reserve.h). */
+	uint64_t reservation_key; /* of the last run, never 0; upper half the same in all of them */
+	uint64_t reservation_key_before; /* of the run before, while it may be at the target; else 0
+					  */
+	uint64_t reservation_mark;       /* what blk_release() told; 0: unknown */
+	bool reserved;  /* the last run took a reservation and has not released it */
+	bool overtaken; /* another host has owned the volume, and what is clean here may be old */
+	uint64_t home;  /* hash of what tells this directory from a copy of it; 0: not known */
+	char home_dir[256]; /* its path, for people */
 
 	uint64_t limit_bytes; /* --cache-size as first decided */
 	bool clean;           /* stopped with nothing dirty; cleared before the first write */
@@ -60,6 +69,13 @@ int identity_load(struct lio *lio, struct cache_identity *ret, struct err *err);
 /* Fill @id for a new directory: random uuid, ISID and key; segment size for @limit_bytes. 0 or
  * -errno (no randomness). */
 int identity_init(struct cache_identity *id, uint64_t limit_bytes);
+
+/*
+ * A reservation key for a new run: another lower half. @all: for a copy of a directory, that it is
+ * taken for nobody else: another upper half too, other ISIDs, and nothing left of earlier runs. 0
+ * or -errno (no randomness), nothing changed.
+ */
+int identity_renew(struct cache_identity *id, bool all);
 
 /* Write both copies, one after the other, durable when it returns 0. Raises id->generation. May
  * block. */

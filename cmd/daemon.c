@@ -19,6 +19,7 @@
 #endif
 
 #include "cmd/cmd.h"
+#include "cmd/owner.h"
 #include "cmd/place.h"
 #include "control/socket.h"
 #include "core/cleanup.h"
@@ -360,7 +361,7 @@ static void wait_change(struct daemon *d, uint64_t deadline_ns)
 	pthread_cond_timedwait(&d->changed, &d->lock, &ts);
 }
 
-enum action { ACT_KICK, ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
+enum action { ACT_KICK, ACT_FENCED, ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
 
 /* What is to be done next; waits until there is something. */
 static enum action next_action(struct daemon *d)
@@ -377,6 +378,8 @@ static enum action next_action(struct daemon *d)
 			d->kick = false;
 			return ACT_KICK;
 		}
+		if (!d->overtaken && blk_fenced(d->stack.cache))
+			return ACT_FENCED;
 		if (d->unmounted && d->phase != PHASE_DRAINING)
 			return ACT_DRAIN;
 		if (d->stop_signals && d->phase == PHASE_MOUNTED)
@@ -395,6 +398,10 @@ static void serve(struct daemon *d)
 		switch (next_action(d)) {
 		case ACT_KICK:
 			blk_kick(d->stack.cache);
+			break;
+		case ACT_FENCED:
+			d->overtaken = true;
+			owner_overtaken(&d->stack);
 			break;
 		case ACT_STOP:
 			begin_stop(d);

@@ -95,6 +95,7 @@ struct daemon {
 
 	struct cache_drain drain; /* the main thread's */
 	bool draining;            /* main thread only: drain was submitted */
+	bool overtaken;           /* main thread only: that it is fenced is written down */
 };
 
 /*

@@ -12,6 +12,7 @@ nearblk_SOURCES = \
 	cmd/mount.c \
 	cmd/offline.c cmd/offline.h \
 	cmd/options.c cmd/options.h \
+	cmd/owner.c cmd/owner.h \
 	cmd/place.c cmd/place.h \
 	cmd/progress.c cmd/progress.h \
 	cmd/report.c cmd/report.h \

@@ -100,6 +100,28 @@ static int choose_faults(const struct option_value *v, struct stack_config *stac
 	return 0;
 }
 
+static int choose_owner(const struct option_value *v, struct stack_config *stack, struct err *err)
+{
+	struct leaf_owner *owner = &stack->leaf.owner;
+
+	owner->reserve = (enum leaf_reserve)v[OPT_RESERVE].number;
+	owner->takeover = v[OPT_TAKEOVER].number;
+	owner->force = v[OPT_FORCE].number;
+	stack->force_push = v[OPT_FORCE_PUSH].number;
+	if (owner->takeover && stack->read_only)
+		return err_set(err, -EINVAL,
+			       "--takeover is for writing, and --read-only is not: with --force a "
+			       "volume can be read beside its writer");
+	if (owner->takeover && owner->reserve == LEAF_RESERVE_OFF)
+		return err_set(err, -EINVAL, "--takeover needs a reservation: not --reserve=off");
+	if (owner->force && !stack->read_only)
+		return err_set(
+			err, -EINVAL,
+			"--force is for --read-only; --takeover takes a volume away from the "
+			"host that has it, --force-push sends unsent data over its writes");
+	return 0;
+}
+
 /* The commands and the daemon name volumes to each other as JSON, which is UTF-8. */
 static int check_name(const char *name, struct err *err)
 {
@@ -135,6 +157,9 @@ static int configure(struct option_set *set, struct daemon_config *conf, struct 
 	stack->no_readahead = v[OPT_NO_READAHEAD].number;
 	stack->delay_ns = v[OPT_DEBUG_DELAY].number;
 	stack->count = v[OPT_DEBUG_COUNT].number;
+	r = choose_owner(v, stack, err);
+	if (r < 0)
+		return r;
 	if (strcmp(conf->log, "stderr") == 0 && !v[OPT_FOREGROUND].number)
 		return err_set(err, -EINVAL,
 			       "--log stderr needs --foreground: a daemon leaves the terminal");

@@ -9,6 +9,7 @@
 
 #include "cache/lio.h"
 #include "cache/verify.h"
+#include "cmd/owner.h"
 #include "cmd/place.h"
 #include "cmd/report.h"
 
@@ -69,7 +70,8 @@ static int add(void *ctx, const char *dir)
 		return 0;
 	report_init(&report);
 	report.cache_dir = dir;
-	report.state = found.damaged ? "damaged" : "dirty";
+	report.state = found.damaged ? "damaged" : found.id.overtaken ? "fenced" : "dirty";
+	report.fenced = found.id.overtaken ? OWNER_OVERTAKEN : NULL;
 	report.dirty_bytes = found.dirty_bytes;
 	if (found.id.url[0]) {
 		report.url = found.id.url;

@@ -51,6 +51,26 @@ static const struct option_def defs[OPT_COUNT] = {
 		.name = "read-only", .short_name = 'r', .type = OPTION_FLAG,
 		.help = "take no writes", .commands = CMD_MOUNT,
 	},
+	[OPT_RESERVE] = {
+		.name = "reserve", .type = OPTION_CHOICE, .arg = "WHEN",
+		.choices = "off|auto|require", .initial = "auto",
+		.help = "keep other hosts from writing by a reservation at the target: off, auto, "
+			"require",
+		.commands = CMD_MOUNT,
+	},
+	[OPT_TAKEOVER] = {
+		.name = "takeover", .type = OPTION_FLAG,
+		.help = "take the volume away from the host that has it", .commands = CMD_MOUNT,
+	},
+	[OPT_FORCE_PUSH] = {
+		.name = "force-push", .type = OPTION_FLAG,
+		.help = "send what is unsent here over what another host has written since",
+		.commands = CMD_MOUNT,
+	},
+	[OPT_FORCE] = {
+		.name = "force", .type = OPTION_FLAG,
+		.help = "with --read-only: mount beside a host that writes", .commands = CMD_MOUNT,
+	},
 	[OPT_FOREGROUND] = {
 		.name = "foreground", .short_name = 'f', .type = OPTION_FLAG,
 		.help = "stay in the foreground and log to the terminal", .commands = CMD_MOUNT,

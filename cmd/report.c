@@ -103,6 +103,10 @@ json_t *report_json(const struct report *r)
 			    r->read_only < 0 ? json_null() : json_boolean(r->read_only));
 	json_object_set_new(o, "state", text(r->state));
 	json_object_set_new(o, "fenced", text(r->fenced));
+	json_object_set_new(o, "reserved",
+			    r->reserved == BLK_RESERVED_UNKNOWN
+				    ? json_null()
+				    : json_boolean(r->reserved == BLK_RESERVED_YES));
 	json_object_set_new(o, "size_bytes", number(r->size_bytes));
 	json_object_set_new(o, "cache_limit_bytes", number(r->cache_limit_bytes));
 	json_object_set_new(o, "cache_used_bytes", number(r->cache_used_bytes));

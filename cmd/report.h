@@ -24,6 +24,7 @@ struct report {
 	int read_only; /* -1: unknown */
 	const char *state;
 	const char *fenced; /* blk_fenced() */
+	enum blk_reserved reserved;
 	uint64_t size_bytes;
 	uint64_t cache_limit_bytes;
 	uint64_t cache_used_bytes;

@@ -93,9 +93,10 @@ static json_t *status(void *ctx)
 	r.cache_dir = d->conf->stack.cache_dir;
 	r.pid = (uint64_t)getpid();
 	r.uptime_ns = clock_monotonic_ns() - d->started_ns;
-	r.read_only = d->read_only;
+	r.read_only = d->read_only || blk_fenced(d->stack.cache);
 	r.state = cache_state_name(st.state);
 	r.fenced = blk_fenced(d->stack.cache);
+	r.reserved = blk_reserved(d->stack.cache);
 	r.size_bytes = st.size_bytes;
 	r.cache_limit_bytes = st.limit_bytes;
 	r.cache_used_bytes = st.used_bytes;

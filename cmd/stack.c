@@ -12,6 +12,7 @@
 
 #include "cache/cache.h"
 #include "cache/lio.h"
+#include "cmd/owner.h"
 #include "cmd/place.h"
 #include "control/socket.h"
 #include "core/cleanup.h"
@@ -218,7 +219,7 @@ static int cover_leaf(const struct stack_config *conf, struct stack *s, struct e
 }
 
 /* Connect to the far side, as the owner that this directory is. */
-static int open_leaf(const struct stack_config *conf, struct stack *s, bool fresh, struct err *err)
+static int open_leaf(const struct stack_config *conf, struct stack *s, struct err *err)
 {
 	struct leaf_config leaf = conf->leaf;
 	int r;
@@ -227,10 +228,13 @@ static int open_leaf(const struct stack_config *conf, struct stack *s, bool fres
 	leaf.read_only = conf->read_only && s->identity.clean;
 	memcpy(leaf.isid_random, s->identity.isid_random, sizeof(leaf.isid_random));
 	leaf.isid_high_water = s->identity.session_high_water;
-	leaf.fence_at_start = !fresh && !s->identity.clean;
+	/* Also where an earlier one was killed before it had made sure that a takeover is one. */
+	leaf.fence_at_start = !s->fresh && (!s->identity.clean || s->identity.reserved);
 	leaf.high_water = note_high_water;
 	leaf.high_water_ctx = s;
-	r = leaf_create(&leaf, &s->leaf, err);
+	r = owner_prepare(s, &leaf, err);
+	if (r == 0)
+		r = leaf_create(&leaf, &s->leaf, err);
 	if (r == 0)
 		r = cover_leaf(conf, s, err);
 	return r < 0 ? r : blk_start(s->leaf, err);
@@ -284,17 +288,16 @@ static int open_index(const struct stack_config *conf, struct stack *s, struct e
 int stack_open(const struct stack_config *conf, struct stack *s, struct err *err)
 {
 	struct cache_config cache;
-	bool fresh = false;
 	int r;
 
-	*s = (struct stack){ .sched = sched_threads_create(SCHED_THREADS, "cache") };
+	*s = (struct stack){ .sched = sched_threads_create(SCHED_THREADS, "cache"), .conf = conf };
 	if (!s->sched)
 		return err_set(err, -ENOMEM, "cannot start threads");
 	r = open_dir(conf->cache_dir, &s->lio, err);
 	if (r == 0)
-		r = load_identity(conf, s, &fresh, err);
+		r = load_identity(conf, s, &s->fresh, err);
 	if (r == 0)
-		r = open_leaf(conf, s, fresh, err);
+		r = open_leaf(conf, s, err);
 	if (r == 0)
 		r = fill_identity(conf, s, err);
 	if (r == 0)
@@ -318,11 +321,15 @@ int stack_open(const struct stack_config *conf, struct stack *s, struct err *err
 		return err_set(err, -ENOMEM, "out of memory");
 	s->leaf = NULL;
 	r = blk_start(s->cache, err);
+	if (r == 0)
+		r = owner_settle(s, err);
+	s->opened = r == 0;
 	return r < 0 ? err_prefix(err, r, "%s", conf->cache_dir) : 0;
 }
 
 void stack_stop(struct stack *s)
 {
+	owner_release(s);
 	blk_stop(s->cache);
 }
 

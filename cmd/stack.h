@@ -20,13 +20,15 @@
 #include "transport/leaf.h"
 
 struct stack_config {
-	struct leaf_config leaf;   /* isid_*, fence_at_start and high_water are filled in here */
+	struct leaf_config leaf;   /* isid_*, fence_at_start, high_water and the owner's keys are
+				    * filled in here */
 	char cache_dir[PATH_MAX];  /* absolute */
 	uint64_t cache_size_bytes; /* 0: as remembered, else the default */
 	uint64_t max_dirty_bytes;  /* 0: half the cache */
 	uint64_t max_dirty_age_ns;
 	bool read_only;
 	bool no_readahead;
+	bool force_push; /* send what is dirty although another host has owned the volume */
 	/* Debugging: filters between cache and leaf. */
 	uint64_t delay_ns; /* every answer of the far side comes this much later */
 	struct filter_fault_rule fault[FILTER_FAULT_RULES];
@@ -42,6 +44,14 @@ struct stack {
 	struct blk_dev *leaf;  /* owned until the cache has it */
 	struct blk_dev *count; /* the counting filter, inside of the above; NULL: none */
 	struct blk_dev *cache; /* the top; NULL until it is created */
+	const struct stack_config *conf;
+	bool fresh;  /* the directory was made by this mount */
+	bool opened; /* stack_open() returned 0 */
+	/* cmd/owner.c's. */
+	uint64_t key;  /* of this run */
+	bool was_left; /* an earlier run left its reservation */
+	bool reader;   /* the leaf takes no writes */
+	bool settled;  /* owner_release() has run */
 };
 
 /*

@@ -83,6 +83,21 @@ const char *blk_fenced(struct blk_dev *dev)
 	return dev->ops->fenced ? dev->ops->fenced(dev) : NULL;
 }
 
+int blk_release(struct blk_dev *dev, uint64_t *ret_mark)
+{
+	while (!dev->ops->release && dev->inner)
+		dev = dev->inner;
+	*ret_mark = 0;
+	return dev->ops->release ? dev->ops->release(dev, ret_mark) : 0;
+}
+
+enum blk_reserved blk_reserved(struct blk_dev *dev)
+{
+	while (!dev->ops->reserved && dev->inner)
+		dev = dev->inner;
+	return dev->ops->reserved ? dev->ops->reserved(dev) : BLK_RESERVED_UNKNOWN;
+}
+
 void blk_cancel(struct blk_dev *dev, struct blk_req *req)
 {
 	while (!dev->ops->cancel && dev->inner)

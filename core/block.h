@@ -122,6 +122,13 @@ struct blk_stats {
 	bool online;          /* at least one session is up; true for devices without sessions */
 };
 
+/* Is the far side reserved for us, so that nobody else writes to it? */
+enum blk_reserved {
+	BLK_RESERVED_UNKNOWN, /* no such thing there, or not asked for */
+	BLK_RESERVED_NO,      /* likewise where there is */
+	BLK_RESERVED_YES,
+};
+
 struct blk_dev;
 
 struct blk_ops {
@@ -135,6 +142,8 @@ struct blk_ops {
 	uint64_t (*generation)(struct blk_dev *dev);
 	void (*cancel)(struct blk_dev *dev, struct blk_req *req);
 	const char *(*fenced)(struct blk_dev *dev);
+	int (*release)(struct blk_dev *dev, uint64_t *ret_mark);
+	enum blk_reserved (*reserved)(struct blk_dev *dev);
 	bool (*known_zero)(struct blk_dev *dev, uint64_t offset, uint64_t length,
 			   uint64_t *ret_length);
 	unsigned (*sessions)(struct blk_dev *dev, struct blk_session *out, unsigned max);
@@ -206,6 +215,18 @@ uint64_t blk_generation(struct blk_dev *dev);
  * takes no lock. Default: the inner device's; NULL for a leaf.
  */
 const char *blk_fenced(struct blk_dev *dev);
+
+/*
+ * All that was written is durable: let others have the far side. After it no WRITE, ZERO, DISCARD
+ * or FLUSH may be submitted. 0, also where nothing was held; *ret_mark is a number that will be
+ * found changed once another owner has come by, 0 where there is none. -ENOTCONN or -ETIMEDOUT: not
+ * reached, the reservation stays; another -errno likewise. Within 2 s. One thread, between start
+ * and stop. Default: the inner device's; 0 for a leaf.
+ */
+int blk_release(struct blk_dev *dev, uint64_t *ret_mark);
+
+/* Any thread. Default: the inner device's; UNKNOWN for a leaf. */
+enum blk_reserved blk_reserved(struct blk_dev *dev);
 
 /*
  * Ask for @req, still in flight in @dev, to end soon with -EINTR. Best effort; done() comes as

@@ -419,8 +419,13 @@ static struct scsi_task *copy_task(const struct scsi_task *task)
 {
 	unsigned char cdb[SCSI_CDB_MAX_SIZE];
 
+	struct scsi_task *copy;
+
 	memcpy(cdb, task->cdb, sizeof(cdb));
-	return scsi_create_task(task->cdb_size, cdb, task->xfer_dir, task->expxferlen);
+	copy = scsi_create_task(task->cdb_size, cdb, task->xfer_dir, task->expxferlen);
+	if (copy && task->xfer_dir == SCSI_XFER_WRITE)
+		scsi_task_set_iov_out(copy, task->iovector_out.iov, task->iovector_out.niov);
+	return copy;
 }
 
 /* A pause in which the connection is served. */
@@ -461,6 +466,8 @@ int iscsi_conn_run(struct iscsi_conn *conn, struct scsi_task *task, uint64_t dea
 			*ret_task = task;
 			return 0;
 		}
+		if (v.action == ISCSI_CONFLICT)
+			return -EBUSY;
 		if (v.action == ISCSI_FAIL || v.action == ISCSI_UNSUPPORTED ||
 		    v.action == ISCSI_RECONNECT)
 			return -EREMOTEIO;

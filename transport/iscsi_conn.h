@@ -18,6 +18,7 @@
 #include <iscsi/scsi-lowlevel.h>
 
 #include "core/err.h"
+#include "transport/iscsi_pr.h"
 #include "transport/iscsi_resolve.h"
 #include "transport/iscsi_scsi.h"
 #include "transport/leaf.h"
@@ -41,6 +42,8 @@ struct iscsi_conn {
 	int wake_fd;              /* readable: look at @abort; drained here; -1: none */
 	const atomic_bool *abort; /* true: give up; may be NULL */
 	struct iscsi_wait wait;
+	uint8_t out[ISCSI_PR_OUT_BYTES]; /* what the command that is waited for sends */
+	struct scsi_iovec out_iov;
 };
 
 /* What a login needs to know. */
@@ -75,8 +78,8 @@ void iscsi_conn_service(struct iscsi_conn *conn, int revents);
 /*
  * Send @task (owned by the connection from here on) and wait. UNIT ATTENTION, BUSY and the like
  * are tried again until @deadline_ns. 0 with the answer in *ret_task, valid until the next call;
- * -EREMOTEIO: the target said no (*ret_sense says why); -ETIMEDOUT, -ECONNRESET, -ECANCELED: drop
- * the connection. @data may be NULL.
+ * -EREMOTEIO: the target said no (*ret_sense says why); -EBUSY: a RESERVATION CONFLICT; -ETIMEDOUT,
+ * -ECONNRESET, -ECANCELED: drop the connection. What @task sends must live as long as @conn.
  */
 int iscsi_conn_run(struct iscsi_conn *conn, struct scsi_task *task, uint64_t deadline_ns,
 		   struct scsi_task **ret_task, struct iscsi_sense *ret_sense);

@@ -214,7 +214,8 @@ static bool faded(const struct iscsi_pool *pool)
 static bool quiet(const struct iscsi_pool *pool)
 {
 	for (unsigned i = 0; i < pool->count; i++)
-		if (pool->sessions[i].cmds || pool->sessions[i].chores)
+		if (pool->sessions[i].cmds || pool->sessions[i].chores ||
+		    pool->sessions[i].watching)
 			return false;
 	return true;
 }

@@ -97,6 +97,8 @@ enum iscsi_chore {
 	ISCSI_CHORE_PROBE = 1 << 0,     /* learn the LUN again */
 	ISCSI_CHORE_ATTENTION = 1 << 1, /* take pending UNIT ATTENTIONs */
 	ISCSI_CHORE_RESET = 1 << 2,     /* LUN RESET, for the fence */
+	ISCSI_CHORE_OWNER = 1 << 3,     /* see who holds the reservation */
+	ISCSI_CHORE_RELEASE = 1 << 4,   /* give it up */
 };
 
 struct iscsi_session {
@@ -122,6 +124,7 @@ struct iscsi_session {
 	unsigned chores;
 	int reset_result;      /* of CHORE_RESET: 1 = none yet */
 	bool kicked;           /* skip the pause */
+	bool watching;         /* the thread's watch is in flight */
 	uint32_t lost_portals; /* bit: this slot lost unanswered writes there, not reinstated yet */
 	uint64_t lost_ns;      /* the last time */
 	uint32_t portal_group; /* of the login in use */
@@ -131,7 +134,9 @@ struct iscsi_session {
 	struct list_node sent;
 	struct list_node lingering; /* refused writes whose data is still in libiscsi's queue */
 	struct iscsi_ended ended;
-	unsigned nops; /* NOP-Outs without an answer */
+	struct scsi_task *watch; /* the question who holds the reservation, in flight */
+	uint64_t watch_ns;       /* when it was sent last */
+	unsigned nops;           /* NOP-Outs without an answer */
 	uint64_t nop_sent_ns;
 	uint64_t nop_due_ns;
 	uint64_t heard_ns; /* when the target last sent anything */
@@ -145,12 +150,37 @@ struct iscsi_session {
 	uint64_t random;
 };
 
+/* Whose the volume is. States: see iscsi_reserve.c. */
+enum iscsi_owning {
+	ISCSI_OWNER_NONE,
+	ISCSI_OWNER_WANTED,
+	ISCSI_OWNER_HELD,
+	ISCSI_OWNER_READER,
+	ISCSI_OWNER_RELEASED,
+	ISCSI_OWNER_LOST,
+};
+
+struct iscsi_owner {
+	enum iscsi_owning state;
+	bool doubt;          /* HELD, and somebody may have it: nothing is given out until known */
+	bool persists;       /* the target can keep it over a power loss of its own */
+	bool writer_said;    /* READER: that there is a writer */
+	bool taking;         /* WANTED: a session is at it */
+	bool reset_due;      /* somebody was preempted, whose commands may be under way */
+	uint32_t generation; /* HELD: as last read; 0: the target had forgotten all */
+	unsigned attempts;   /* of ours that may have moved it since */
+	int release_result;  /* of CHORE_RELEASE: 1 = none yet */
+	uint64_t mark;
+	char text[512]; /* LOST: why */
+};
+
 struct iscsi_pool {
 	struct blk_dev dev;
 	struct leaf_config conf;
 	unsigned count;
 	struct iscsi_session *sessions;
-	atomic_bool stop; /* threads leave what they wait for */
+	atomic_bool stop;             /* threads leave what they wait for */
+	_Atomic(const char *) fenced; /* owner.text, once it is LOST */
 	atomic_uint_fast64_t generation;
 	atomic_uint_fast64_t read_bytes, write_bytes;
 
@@ -178,9 +208,10 @@ struct iscsi_pool {
 	bool fence_thread_running;
 	pthread_t fence_thread;
 	uint32_t portal_group[URL_PORTALS]; /* as logins told */
-	uint64_t wrong_since_ns;            /* another volume answers; 0 = no */
-	bool wrong;                         /* for so long that requests fail */
-	int start_result;                   /* of the first session: 1 = none yet */
+	struct iscsi_owner owner;
+	uint64_t wrong_since_ns; /* another volume answers; 0 = no */
+	bool wrong;              /* for so long that requests fail */
+	int start_result;        /* of the first session: 1 = none yet */
 	struct err start_error;
 };
 

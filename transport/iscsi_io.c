@@ -116,6 +116,8 @@ int iscsi_io_begin(struct iscsi_pool *pool, struct blk_req *req)
 
 	if (pool->stopping)
 		return -ESHUTDOWN;
+	if (atomic_load(&pool->fenced))
+		return -ESTALE;
 	if (pool->wrong)
 		return -EIO;
 	if ((req->flags & BLK_ADVISORY) && !iscsi_any_up(pool))
@@ -207,6 +209,8 @@ void iscsi_cmd_lost(struct iscsi_pool *pool, struct iscsi_cmd *cmd, struct iscsi
 		iscsi_cmd_end(pool, cmd, -ECANCELED, ended);
 	else if (pool->stopping)
 		iscsi_cmd_end(pool, cmd, -ESHUTDOWN, ended);
+	else if (atomic_load(&pool->fenced))
+		iscsi_cmd_end(pool, cmd, -ESTALE, ended);
 	else
 		list_add(&pool->again[io->lane], &cmd->link);
 }
@@ -410,7 +414,9 @@ static bool give_new(struct iscsi_pool *pool, enum blk_lane lane, struct iscsi_s
 
 void iscsi_dispatch(struct iscsi_pool *pool, struct iscsi_session *self, struct iscsi_ended *ended)
 {
-	if (pool->fencing || !pool->lun_known)
+	if (atomic_load(&pool->fenced))
+		iscsi_fail_queued(pool, -ESTALE, false, ended);
+	if (pool->fencing || pool->owner.doubt || !pool->lun_known)
 		return;
 	for (int lane = 0; lane < BLK_LANE_COUNT; lane++) {
 		while (give_again(pool, (enum blk_lane)lane, self))
@@ -426,6 +432,8 @@ void iscsi_dispatch(struct iscsi_pool *pool, struct iscsi_session *self, struct 
 void iscsi_check(const struct iscsi_pool *pool)
 {
 #ifdef ENABLE_INVARIANTS
+	assert(!pool->owner.doubt || pool->owner.state == ISCSI_OWNER_HELD);
+	assert((pool->owner.state == ISCSI_OWNER_LOST) == !!atomic_load(&pool->fenced));
 	for (unsigned i = 0; i < pool->count; i++) {
 		const struct iscsi_session *s = &pool->sessions[i];
 		unsigned queued = 0;

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/parse.h"
 #include "transport/iscsi_impl.h"
+#include "transport/iscsi_reserve.h"
 
 /* Of the 2 s a stop may take: for answers under way; the rest is for logging out. */
 #define STOP_NS (1500 * NSEC_PER_MSEC)
@@ -257,6 +258,21 @@ static uint64_t pool_generation(struct blk_dev *dev)
 	return atomic_load(&pool_of(dev)->generation);
 }
 
+static const char *pool_fenced(struct blk_dev *dev)
+{
+	return atomic_load(&pool_of(dev)->fenced);
+}
+
+static int pool_release(struct blk_dev *dev, uint64_t *ret_mark)
+{
+	return iscsi_reserve_give_up(pool_of(dev), ret_mark);
+}
+
+static enum blk_reserved pool_reserved(struct blk_dev *dev)
+{
+	return iscsi_reserve_state(pool_of(dev));
+}
+
 static unsigned pool_sessions(struct blk_dev *dev, struct blk_session *out, unsigned max)
 {
 	static const char *const names[] = { "waiting", "connecting", "up" };
@@ -312,6 +328,9 @@ static const struct blk_ops pool_ops = {
 	.info = pool_info,
 	.generation = pool_generation,
 	.cancel = pool_cancel,
+	.fenced = pool_fenced,
+	.release = pool_release,
+	.reserved = pool_reserved,
 	.sessions = pool_sessions,
 	.stats = pool_stats,
 	.kick = pool_kick,
@@ -348,6 +367,7 @@ int iscsi_pool_create(const struct leaf_config *conf, struct blk_dev **ret, stru
 	pool->same_works = true;
 	pool->sync16_works = true;
 	pool->start_result = 1;
+	iscsi_reserve_init(pool);
 	list_init(&pool->delayed);
 	for (int lane = 0; lane < BLK_LANE_COUNT; lane++) {
 		list_init(&pool->ios[lane]);

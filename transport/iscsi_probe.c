@@ -41,7 +41,7 @@ static int ask_optional(struct probe *p, struct scsi_task *task)
 {
 	int r = ask(p, task);
 
-	if (r == -EREMOTEIO) {
+	if (r == -EREMOTEIO || r == -EBUSY) {
 		p->length = 0;
 		r = 0;
 	}
@@ -104,7 +104,7 @@ static int probe_unit(struct probe *p, uint16_t lun, struct iscsi_lun *ret, stru
 	r = ask(p, scsi_cdb_testunitready());
 	if (r == -EREMOTEIO && p->sense.key == 5)
 		return no_such_lun(p, lun, err);
-	return r == -EREMOTEIO ? 0 : r;
+	return r == -EREMOTEIO || r == -EBUSY ? 0 : r;
 }
 
 static int probe_capacity(struct probe *p, struct iscsi_lun *ret, bool *ret_thin)
@@ -177,6 +177,13 @@ static int probe_mode(struct probe *p, struct iscsi_lun *ret)
 	return 0;
 }
 
+int iscsi_probe_mode(struct iscsi_conn *conn, uint64_t deadline_ns, struct iscsi_lun *lun)
+{
+	struct probe p = { .conn = conn, .deadline_ns = deadline_ns };
+
+	return probe_mode(&p, lun);
+}
+
 static int probe_identity(struct probe *p, const char *target, uint16_t lun, struct iscsi_lun *ret)
 {
 	char serial[128] = "", designators[131] = "";
@@ -221,6 +228,11 @@ int iscsi_probe(struct iscsi_conn *conn, const char *target, uint16_t lun, uint6
 	ret->rtt_ns = p.rtt_ns;
 	if (r == -ECANCELED)
 		return r;
+	if (r == -EBUSY)
+		return err_set(err, r,
+			       "LUN %u is reserved by another initiator, for reading too; end its "
+			       "reservation there",
+			       lun);
 	if (r == -ETIMEDOUT)
 		return err_set(err, r, "LUN %u does not answer%s", lun,
 			       p.sense.key == 2 ? ": it is not ready" : "");

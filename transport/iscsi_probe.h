@@ -34,6 +34,12 @@ struct iscsi_lun {
 int iscsi_probe(struct iscsi_conn *conn, const char *target, uint16_t lun, uint64_t deadline_ns,
 		struct iscsi_lun *ret, struct err *err);
 
+/*
+ * Ask once more for the write cache and write protection in *@lun: some targets tell a registered
+ * initiator only. 0 or a connection error.
+ */
+int iscsi_probe_mode(struct iscsi_conn *conn, uint64_t deadline_ns, struct iscsi_lun *lun);
+
 /* Take the UNIT ATTENTIONs that wait, by TEST UNIT READY. 0 or as iscsi_conn_run(). */
 int iscsi_probe_attention(struct iscsi_conn *conn, uint64_t deadline_ns);
 

@@ -68,7 +68,8 @@ static struct iscsi_verdict judge_attention(uint16_t code)
 		if (code == 0x2a09)
 			return verdict(ISCSI_READ_CAPACITY, 0, "capacity changed");
 		if (code >= 0x2a03 && code <= 0x2a05)
-			return verdict(ISCSI_RETRY, 0, "reservations or registrations changed");
+			return verdict(ISCSI_RESERVATION, 0,
+				       "reservations or registrations changed");
 		/* Mode parameters: the write cache may have been switched. */
 		return verdict(ISCSI_IDENTIFY, 0, "parameters changed");
 	case 0x3f:
@@ -150,7 +151,7 @@ struct iscsi_verdict iscsi_scsi_judge(unsigned status, const struct iscsi_sense 
 	case 0x08:
 		return verdict(ISCSI_RETRY_LATER, 0, "busy");
 	case 0x18:
-		return verdict(ISCSI_FAIL, -EACCES, "reserved by another initiator");
+		return verdict(ISCSI_CONFLICT, -EACCES, "reserved by another initiator");
 	case 0x28:
 		return verdict(ISCSI_RETRY_LATER, 0, "task set full");
 	case 0x30:

@@ -26,14 +26,16 @@ enum iscsi_action {
 	ISCSI_POWER_ON,      /* volatile data may be gone (29h, deferred error); then as RETRY */
 	ISCSI_READ_CAPACITY, /* 2Ah/09h: read the capacity again; then as RETRY */
 	ISCSI_IDENTIFY,      /* 3Fh/0Eh and like: find out who this is; then as RETRY */
-	ISCSI_RECONNECT,     /* the LUN is not there (any more): log in again */
-	ISCSI_UNSUPPORTED,   /* ILLEGAL REQUEST: this command will never work here */
-	ISCSI_FAIL,          /* with the verdict's error */
+	ISCSI_RESERVATION,   /* 2Ah/03h to 05h: see who holds the reservation; then as RETRY */
+	ISCSI_CONFLICT,    /* refused for a reservation; the verdict's error where there is none */
+	ISCSI_RECONNECT,   /* the LUN is not there (any more): log in again */
+	ISCSI_UNSUPPORTED, /* ILLEGAL REQUEST: this command will never work here */
+	ISCSI_FAIL,        /* with the verdict's error */
 };
 
 struct iscsi_verdict {
 	enum iscsi_action action;
-	int error;        /* -errno for FAIL, RETRY_LIMITED and UNSUPPORTED; else 0 */
+	int error;        /* -errno for FAIL, CONFLICT, RETRY_LIMITED and UNSUPPORTED; else 0 */
 	bool begun;       /* it may have been tried, and failed; false: not even looked at */
 	const char *what; /* for the log; static */
 };

@@ -22,6 +22,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "transport/iscsi_impl.h"
+#include "transport/iscsi_reserve.h"
 
 #define NOP_NS (5 * NSEC_PER_SEC)
 #define NOPS_DEAD 3
@@ -125,6 +126,9 @@ static void retry(struct iscsi_session *s, struct iscsi_cmd *cmd, const struct i
 	case ISCSI_IDENTIFY:
 		s->chores |= ISCSI_CHORE_PROBE;
 		break;
+	case ISCSI_RESERVATION:
+		iscsi_reserve_doubt(s, false);
+		break;
 	case ISCSI_RETRY_LATER:
 	case ISCSI_RETRY_LIMITED:
 		iscsi_cmd_again(pool, cmd, now + retry_pause(s, cmd->tries));
@@ -134,6 +138,25 @@ static void retry(struct iscsi_session *s, struct iscsi_cmd *cmd, const struct i
 	}
 	/* A target that always finds a reason is not asked in a tight loop. */
 	iscsi_cmd_again(pool, cmd, cmd->tries > RETRY_TRIES ? now + retry_pause(s, cmd->tries) : 0);
+}
+
+/* With the lock. Refused for a reservation: ours, which is looked at, or where we have none. */
+static void conflict(struct iscsi_session *s, struct iscsi_cmd *cmd, const struct iscsi_verdict *v)
+{
+	struct iscsi_pool *pool = s->pool;
+
+	if (iscsi_reserve_doubt(s, true)) {
+		iscsi_cmd_again(pool, cmd, 0);
+		return;
+	}
+	if (cmd->kind != ISCSI_READ && !pool->conf.read_only)
+		iscsi_reserve_lose(
+			pool,
+			"the target refuses writes: another host has reserved the volume; "
+			"what is unsent stays in the cache directory; unmount it with "
+			"umount --no-flush, and mount it again once it is free",
+			&s->ended);
+	iscsi_cmd_end(pool, cmd, pool->conf.read_only ? v->error : -ESTALE, &s->ended);
 }
 
 /* @cmd, out of the sent list, its task freed: what its answer means. */
@@ -163,6 +186,8 @@ static void conclude(struct iscsi_session *s, struct iscsi_cmd *cmd, struct iscs
 		iscsi_uncharge(cmd);
 		if (cmd->io->cancelled)
 			iscsi_cmd_end(pool, cmd, -EINTR, &s->ended);
+		else if (v.action == ISCSI_CONFLICT)
+			conflict(s, cmd, &v);
 		else if (v.action == ISCSI_FAIL)
 			iscsi_cmd_end(pool, cmd, v.error, &s->ended);
 		else if (v.action == ISCSI_UNSUPPORTED)
@@ -340,6 +365,9 @@ static void look_at_commands(struct iscsi_session *s, uint64_t now)
 {
 	struct list_node *n;
 
+	if (s->watch && now - s->watch_ns > COMMAND_NS)
+		give_up(s, "a command was not answered in time");
+
 	list_for_each(n, &s->sent) {
 		const struct iscsi_cmd *cmd = list_entry(n, struct iscsi_cmd, link);
 		bool slow = cmd->kind == ISCSI_SYNC || cmd->kind == ISCSI_SAME ||
@@ -368,6 +396,7 @@ static void look_at_timers(struct iscsi_session *s, uint64_t now)
 		return;
 	}
 	look_at_commands(s, now);
+	iscsi_reserve_watch(s, now);
 	if (now >= s->nop_due_ns && s->nops < NOPS_DEAD) {
 		s->nop_due_ns = now + NOP_NS;
 		s->nop_sent_ns = now;
@@ -427,7 +456,7 @@ void iscsi_session_serve(struct iscsi_session *s)
 		unmap = pool->lun.discard;
 		fua = pool->lun.fua && pool->lun.write_cache;
 		sector = pool->lun.sector_bytes;
-		chores = s->chores && s->cmds == 0;
+		chores = s->chores && s->cmds == 0 && !s->watching;
 		pthread_mutex_unlock(&pool->lock);
 
 		iscsi_ended_complete(&s->ended);
@@ -438,6 +467,8 @@ void iscsi_session_serve(struct iscsi_session *s)
 			continue;
 		}
 		look_at_timers(s, now);
+		if (atomic_load(&pool->fenced))
+			give_up(s, "the volume belongs to another host");
 		if (!s->conn.broken)
 			poll_once(s, next ? next : UINT64_MAX);
 		if (!s->conn.broken)

@@ -24,6 +24,7 @@
 #include "core/log.h"
 #include "core/range.h"
 #include "transport/iscsi_impl.h"
+#include "transport/iscsi_reserve.h"
 
 /* One attempt to log in and learn the LUN. */
 #define ATTEMPT_NS (15 * NSEC_PER_SEC)
@@ -151,6 +152,8 @@ static int establish(struct iscsi_session *s, struct err *err)
 	r = iscsi_conn_open(&s->conn, &login, err);
 	if (r == 0)
 		r = learn(s, login.deadline_ns, &lun, err);
+	if (r == 0)
+		r = iscsi_reserve_login(s, &lun, login.deadline_ns, err);
 	iscsi_ended_init(&ended);
 	pthread_mutex_lock(&pool->lock);
 	if (r == 0)
@@ -176,7 +179,7 @@ static int establish(struct iscsi_session *s, struct err *err)
 		pthread_cond_broadcast(&pool->changed);
 	} else {
 		s->state = ISCSI_WAITING;
-		if (r == -ESTALE)
+		if (r == -ESTALE && !atomic_load(&pool->fenced))
 			note_wrong(pool, &ended);
 	}
 	pthread_mutex_unlock(&pool->lock);
@@ -254,6 +257,7 @@ static void pause_session(struct iscsi_session *s, struct backoff *b)
 	uint64_t until = clock_monotonic_ns() + backoff_next_ns(b, iscsi_session_random(s));
 
 	while (!atomic_load(&pool->stop)) {
+		bool fenced = atomic_load(&pool->fenced);
 		struct pollfd p = { .fd = s->wake_fd, .events = POLLIN };
 		uint64_t now = clock_monotonic_ns(), count;
 		bool kicked;
@@ -262,9 +266,10 @@ static void pause_session(struct iscsi_session *s, struct backoff *b)
 		kicked = s->kicked;
 		s->kicked = false;
 		pthread_mutex_unlock(&pool->lock);
-		if (kicked || now >= until)
+		if (!fenced && (kicked || now >= until))
 			return;
-		if (poll(&p, 1, (int)((until - now) / NSEC_PER_MSEC + 1)) > 0 &&
+		/* There is nothing to come back for. */
+		if (poll(&p, 1, fenced ? -1 : (int)((until - now) / NSEC_PER_MSEC + 1)) > 0 &&
 		    read(s->wake_fd, &count, sizeof(count)) < 0)
 			return;
 	}
@@ -283,6 +288,7 @@ static bool give_back(struct iscsi_session *s)
 
 	/* From here on nobody but us has the tasks, and nobody looks at the buffers. */
 	iscsi_conn_drop(&s->conn);
+	iscsi_reserve_forget(s);
 	list_init(&all);
 	list_splice_tail(&all, &s->lingering);
 	list_splice_tail(&all, &s->sent);
@@ -311,7 +317,10 @@ static bool give_back(struct iscsi_session *s)
 		iscsi_cmd_lost(pool, cmd, &ended);
 	}
 	s->reset_result = s->chores & ISCSI_CHORE_RESET ? -ECONNRESET : s->reset_result;
+	if (s->chores & ISCSI_CHORE_RELEASE)
+		pool->owner.release_result = -ECONNRESET;
 	s->chores = 0;
+	s->watching = false;
 	barren &= iscsi_any_up(pool);
 	if (!iscsi_any_up(pool))
 		iscsi_fail_queued(pool, -ECANCELED, true, &ended);
@@ -347,6 +356,10 @@ int iscsi_session_chores(struct iscsi_session *s)
 	}
 	if (r == 0 && (chores & ISCSI_CHORE_ATTENTION))
 		r = iscsi_probe_attention(&s->conn, deadline);
+	if (r == 0 && (chores & ISCSI_CHORE_OWNER))
+		r = iscsi_reserve_check(s, deadline, &err);
+	if (r == 0 && (chores & ISCSI_CHORE_RELEASE))
+		r = iscsi_reserve_release(s, deadline);
 	iscsi_ended_init(&ended);
 	if (r == 0 && (chores & ISCSI_CHORE_PROBE))
 		r = learn(s, deadline, &lun, &err);
@@ -408,9 +421,9 @@ static void *session_main(void *arg)
 			up_ns = clock_monotonic_ns();
 			iscsi_session_serve(s);
 			if (atomic_load(&pool->stop) && list_empty(&s->sent) &&
-			    list_empty(&s->lingering))
+			    list_empty(&s->lingering) && !s->watch)
 				iscsi_conn_logout(&s->conn, clock_monotonic_ns() + LOGOUT_NS);
-			else if (s->conn.broken)
+			else if (s->conn.broken && !atomic_load(&pool->fenced))
 				log_warning("session %u at %s was lost: %s", s->slot,
 					    s->conn.address, s->conn.reason);
 			if (give_back(s))

@@ -13,7 +13,9 @@ libnearblk_a_SOURCES += \
 	transport/iscsi_io.c \
 	transport/iscsi_pool.c transport/iscsi_pool.h \
 	transport/iscsi_pr.c transport/iscsi_pr.h \
+	transport/iscsi_prcmd.c transport/iscsi_prcmd.h \
 	transport/iscsi_probe.c transport/iscsi_probe.h \
+	transport/iscsi_reserve.c transport/iscsi_reserve.h \
 	transport/iscsi_resolve.c transport/iscsi_resolve.h \
 	transport/iscsi_scsi.c transport/iscsi_scsi.h \
 	transport/iscsi_serve.c \

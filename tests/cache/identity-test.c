@@ -33,6 +33,12 @@ static void setup(uint64_t seed)
 	fx.id.size_bytes = 123456512;
 	fx.id.sector_bytes = 512;
 	fx.id.session_high_water = 4;
+	fx.id.reservation_key_before = 0x1122334455667788;
+	fx.id.reservation_mark = 0x99aabbcc;
+	fx.id.home = 0xfedcba9876543210;
+	fx.id.reserved = true;
+	fx.id.overtaken = true;
+	strcpy(fx.id.home_dir, "/var/lib/nearblk/volume");
 	fx.id.clean = true;
 	fx.id.sample[0].offset = 8192;
 	fx.id.sample[0].crc = 0x12345678;
@@ -74,6 +80,12 @@ static void assert_same(const struct cache_identity *a, const struct cache_ident
 	ck_assert_uint_eq(a->sector_bytes, b->sector_bytes);
 	ck_assert_mem_eq(a->isid_random, b->isid_random, 4);
 	ck_assert_uint_eq(a->session_high_water, b->session_high_water);
+	ck_assert_uint_eq(a->reservation_key_before, b->reservation_key_before);
+	ck_assert_uint_eq(a->reservation_mark, b->reservation_mark);
+	ck_assert_uint_eq(a->home, b->home);
+	ck_assert_int_eq(a->reserved, b->reserved);
+	ck_assert_int_eq(a->overtaken, b->overtaken);
+	ck_assert_str_eq(a->home_dir, b->home_dir);
 	ck_assert_uint_eq(a->reservation_key, b->reservation_key);
 	ck_assert_str_eq(a->owner_host, b->owner_host);
 	ck_assert_uint_eq(a->limit_bytes, b->limit_bytes);
@@ -274,6 +286,34 @@ START_TEST(test_fail_each_and_cut)
 }
 END_TEST
 
+/* A key for each run, half of it the directory's; a copy has nothing in common with its original.
+ */
+START_TEST(test_renew)
+{
+	struct cache_identity run, copy;
+
+	setup(1);
+	run = fx.id;
+	ck_assert_int_eq(identity_renew(&run, false), 0);
+	ck_assert_uint_ne(run.reservation_key, fx.id.reservation_key);
+	ck_assert_uint_eq(run.reservation_key >> 32, fx.id.reservation_key >> 32);
+	ck_assert_uint_ne(run.reservation_key & UINT32_MAX, 0);
+	ck_assert_mem_eq(run.isid_random, fx.id.isid_random, sizeof(run.isid_random));
+	ck_assert(run.reserved);
+	copy = fx.id;
+	ck_assert_int_eq(identity_renew(&copy, true), 0);
+	ck_assert_uint_ne(copy.reservation_key >> 32, fx.id.reservation_key >> 32);
+	ck_assert_uint_eq(copy.reservation_key_before, 0);
+	ck_assert(memcmp(copy.isid_random, fx.id.isid_random, sizeof(copy.isid_random)) != 0);
+	ck_assert_uint_eq(copy.session_high_water, 0);
+	ck_assert(!copy.reserved);
+	/* What it knows of the volume it has from the original. */
+	ck_assert_uint_eq(copy.reservation_mark, fx.id.reservation_mark);
+	ck_assert(copy.overtaken);
+	teardown();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("identity");
@@ -285,6 +325,7 @@ int main(void)
 	tcase_add_test(tc, test_truncated_and_missing);
 	tcase_add_test(tc, test_newer_formats);
 	tcase_add_test(tc, test_fail_each_and_cut);
+	tcase_add_test(tc, test_renew);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(s, tc);
 	return run_suite(s);

@@ -85,7 +85,7 @@ expect 0 "in the cache" warm --range 0+8M "$dir/mnt"
 expect 1 "behind the end" warm --range 1T+1 "$dir/mnt"
 expect 0 "" drop "$dir/mnt"
 keys=$("$nearblk" status --json "$dir/mnt" | sed -n 's/^  "\([a-z_]*\)":.*/\1/p' | tr '\n' ' ')
-[ "$keys" = "version url mountpoint cache_dir pid uptime_seconds read_only state size_bytes \
+[ "$keys" = "version url mountpoint cache_dir pid uptime_seconds read_only state fenced reserved size_bytes \
 cache_limit_bytes cache_used_bytes cached_bytes max_dirty_bytes dirty_bytes epochs_pending \
 oldest_dirty_seconds drain_eta_seconds far_as_of damaged_ranges hit_bytes miss_bytes target_read_bytes target_write_bytes readahead_bytes \
 readahead_wasted_bytes sessions " ] || fail "the keys of status --json: $keys"

@@ -6,6 +6,7 @@ UNIT_TESTS += \
 	tests/transport/iscsi_io-test \
 	tests/transport/iscsi_pr-test \
 	tests/transport/iscsi_recovery-test \
+	tests/transport/iscsi_reserve-test \
 	tests/transport/iscsi_scsi-test \
 	tests/transport/iscsi_tgtd-test \
 	tests/transport/leaf-test \
@@ -18,3 +19,4 @@ iscsi_rig = tests/transport/iscsi_rig.c tests/transport/iscsi_rig.h \
 	tests/transport/tgt.c tests/transport/tgt.h
 tests_transport_iscsi_tgtd_test_SOURCES = tests/transport/iscsi_tgtd-test.c $(iscsi_rig)
 tests_transport_iscsi_recovery_test_SOURCES = tests/transport/iscsi_recovery-test.c $(iscsi_rig)
+tests_transport_iscsi_reserve_test_SOURCES = tests/transport/iscsi_reserve-test.c $(iscsi_rig)
