@@ -122,6 +122,88 @@ test_ghosts() {
 	end
 }
 
+# The same of a daemon that was killed, for the one that comes after it: with fewer sessions, at
+# another portal that does not end the old sessions; with a reservation and without.
+test_ghosts_of_the_dead() {
+	local how options url sessions
+
+	for options in --reserve=require --reserve=off; do
+		for how in fewer portal; do
+			random_file "$T/far" $SIZE 1
+			cp "$T/far" "$T/want"
+			rm -rf "$T/cache"
+			fake_start "$T/far" --portals 2
+			url=$FAKE_URL
+			mount_nb --log "$T/nearblk.log" --cache-size 128M --max-dirty-age 100ms $options "$url" "$MNT"
+			wait_for 20 logged_in 4
+			fake rule write 1 1000 hold
+			put "$T/data" 3
+			wait_for 20 held 4
+			kill_daemon
+			fake rules
+			[ $how != portal ] || url=${url/127.0.0.1/127.0.0.2}
+			[ $how = fewer ] && sessions=1 || sessions=4
+			mount_nb --log "$T/nearblk.log" $options --sessions $sessions "$url" "$MNT"
+			put "$T/more" 3
+			put "$T/more" 4
+			nb flush "$MNT" >/dev/null
+			fake release
+			fake settle
+			end
+		done
+	done
+}
+
+kill_daemon() {
+	local pid
+
+	pid=$(status_key "$MNT" pid)
+	kill -9 "$pid"
+	wait_for 5 pid_gone "$pid"
+}
+
+# A volume that another host has: its name is told where the target tells it.
+test_owner_is_named() {
+	mkdir -p "$T/mnt2"
+	begin --initiator-name iqn.2026-01.test:one
+	rm -rf "$T/cache2"
+	assert_fails 1 'key 0x[0-9a-f]{16}, registered by iqn.2026-01.test:one\)' \
+		nb mount --cache-dir "$T/cache2" --cache-size 32M --initiator-name iqn.2026-01.test:two "$FAKE_URL" "$T/mnt2"
+	put "$T/data" 3
+	nb umount "$MNT" >/dev/null
+	cmp "$T/far" "$T/want" || fail "the target has other bytes than were written"
+	fake stats | grep -q '"keys": {}, "holder": null' || fail "registrations are left: $(fake stats)"
+	fake_kill
+}
+
+fake_port() {
+	local at=${FAKE_URL#iscsi://*:}
+
+	printf '%s\n' "${at%%/*}"
+}
+
+# The reservation goes, with a power cut of a target that keeps none, or stays, where it keeps them.
+test_reservation_over_power_cut() {
+	local keep
+
+	for keep in "" "--keep $T/kept"; do
+		random_file "$T/far" $SIZE 1
+		cp "$T/far" "$T/want"
+		rm -rf "$T/cache"
+		# shellcheck disable=SC2086
+		fake_start "$T/far" $keep
+		mount_nb --log "$T/nearblk.log" --cache-size 128M --max-dirty-age 100ms "$FAKE_URL" "$MNT"
+		put "$T/data" 3
+		fake_kill
+		# shellcheck disable=SC2086
+		fake_start "$T/far" --port "$(fake_port)" $keep
+		put "$T/more" 4
+		nb flush "$MNT" >/dev/null
+		assert_eq "$(status_key "$MNT" reserved)" true "reserved after a power cut of the target"
+		end
+	done
+}
+
 # Reads that are answered short, with another residual than data, with noise: right or an error.
 test_lying_reads() {
 	local how status
@@ -220,7 +302,8 @@ test_no_r2t() {
 
 random_file "$T/data" 2M 2
 random_file "$T/more" 1M 3
-[ $# != 0 ] || set -- failed_sync deferred_errors forgets ghosts lying_reads lying_writes rough_sessions no_logins no_r2t
+[ $# != 0 ] || set -- failed_sync deferred_errors forgets ghosts ghosts_of_the_dead owner_is_named \
+	reservation_over_power_cut lying_reads lying_writes rough_sessions no_logins no_r2t
 for name; do
 	say "$name"
 	"test_$name"
