@@ -138,7 +138,9 @@ void io_drain(struct mount *m)
  */
 static int to_errno(int result)
 {
-	return result == -ESHUTDOWN || result == -ECANCELED || result < -511 ? EIO : -result;
+	return result == -ESHUTDOWN || result == -ECANCELED || result == -ESTALE || result < -511
+		       ? EIO
+		       : -result;
 }
 
 /* Driven by us: answer the kernel, the request is free after. */

@@ -118,13 +118,16 @@ struct iscsi_session {
 	uint32_t one_trip_bytes;
 	uint32_t max_burst_bytes;
 	uint64_t rtt_ns;
-	uint64_t ups; /* times it was established */
+	uint64_t ups;        /* times it was established */
+	uint64_t attempt_ns; /* CONNECTING: since when */
 	unsigned chores;
 	int reset_result;      /* of CHORE_RESET: 1 = none yet */
 	bool kicked;           /* skip the pause */
 	uint32_t lost_portals; /* bit: this slot lost unanswered writes there, not reinstated yet */
 	uint64_t lost_ns;      /* the last time */
 	uint32_t portal_group; /* of the login in use */
+
+	atomic_bool give_up; /* leave the attempt under way, or the pool stops */
 
 	/* the thread's */
 	struct iscsi_conn conn;
@@ -179,8 +182,14 @@ struct iscsi_pool {
 	pthread_t fence_thread;
 	uint32_t portal_group[URL_PORTALS]; /* as logins told */
 	uint64_t wrong_since_ns;            /* another volume answers; 0 = no */
-	bool wrong;                         /* for so long that requests fail */
-	int start_result;                   /* of the first session: 1 = none yet */
+	_Atomic(const char *) fenced;       /* NULL or fenced_text; set once, lock held */
+	char fenced_text[768];
+	bool foreign;           /* fenced, and what is there is not ours to read either */
+	bool from_memory;       /* lun is what it was at an earlier run: nobody has answered yet */
+	uint64_t down_since_ns; /* no session is up since then; 0: one is */
+	bool outage_thread_running;
+	pthread_t outage_thread;
+	int start_result; /* of the first session: 1 = none yet */
 	struct err start_error;
 };
 
@@ -211,8 +220,14 @@ void iscsi_cmd_lost(struct iscsi_pool *pool, struct iscsi_cmd *cmd, struct iscsi
 uint64_t iscsi_delayed_due(struct iscsi_pool *pool, uint64_t now_ns);
 /* Take @cmd's bytes off its session. */
 void iscsi_uncharge(struct iscsi_cmd *cmd);
-/* End all that is queued with @result; @advisory: only what may be dropped. */
-void iscsi_fail_queued(struct iscsi_pool *pool, int result, bool advisory,
+enum iscsi_which {
+	ISCSI_ALL,
+	ISCSI_ADVISORY,
+	ISCSI_CHANGES,       /* all but READs */
+	ISCSI_WAITING_READS, /* those that somebody waits for */
+};
+/* End what is queued and of that kind with @result. */
+void iscsi_fail_queued(struct iscsi_pool *pool, int result, enum iscsi_which which,
 		       struct iscsi_ended *ended);
 /* Cancel @io if nothing of it was sent; else remember. */
 void iscsi_io_cancel(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_ended *ended);
@@ -249,6 +264,30 @@ uint64_t iscsi_session_random(struct iscsi_session *s);
 int iscsi_session_chores(struct iscsi_session *s);
 /* iscsi_serve.c: work until the connection must go or the pool stops. On its thread. */
 void iscsi_session_serve(struct iscsi_session *s);
+
+/* iscsi_outage.c */
+/* @error of a login may pass by itself; false: only a person can mend it. */
+bool iscsi_is_outage(int error);
+/*
+ * Without the lock, at the start: nobody answers, take the volume for what conf.known says. False:
+ * somebody has answered meanwhile.
+ */
+bool iscsi_start_offline(struct iscsi_pool *pool, const struct err *why);
+/* With the lock: no session was up for longer than reads are to wait. */
+bool iscsi_reads_expired(const struct iscsi_pool *pool);
+int iscsi_outage_start(struct iscsi_pool *pool);
+void iscsi_outage_join(struct iscsi_pool *pool);
+/*
+ * With the lock: nothing may be written any more, for good; @fmt says why and what to do. @foreign:
+ * nor be read. What is queued ends with -ESTALE, what is under way when its answer comes. Only the
+ * first one counts.
+ */
+void iscsi_fence_off(struct iscsi_pool *pool, bool foreign, struct iscsi_ended *ended,
+		     const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* Fenced, and what is there is not to be talked to. Any thread. */
+bool iscsi_is_foreign(const struct iscsi_pool *pool);
+/* Any thread: @req may not be carried out any more. */
+bool iscsi_fenced_for(const struct iscsi_pool *pool, const struct blk_req *req);
 
 /* iscsi_fence.c */
 /* Everything that earlier runs may have left: mark ghosts for all slots and portals. */

@@ -109,6 +109,11 @@ static void settle(struct iscsi_pool *pool, struct iscsi_io *io, struct iscsi_en
 	list_add_tail(&ended->list, &io->link);
 }
 
+static bool is_waiting_read(const struct blk_req *req)
+{
+	return req->op == BLK_READ && req->lane != BLK_LANE_WRITEBACK;
+}
+
 int iscsi_io_begin(struct iscsi_pool *pool, struct blk_req *req)
 {
 	bool zero = req->op == BLK_ZERO || req->op == BLK_DISCARD;
@@ -116,10 +121,12 @@ int iscsi_io_begin(struct iscsi_pool *pool, struct blk_req *req)
 
 	if (pool->stopping)
 		return -ESHUTDOWN;
-	if (pool->wrong)
-		return -EIO;
+	if (iscsi_fenced_for(pool, req))
+		return -ESTALE;
 	if ((req->flags & BLK_ADVISORY) && !iscsi_any_up(pool))
 		return -ECANCELED;
+	if (is_waiting_read(req) && iscsi_reads_expired(pool))
+		return -EIO;
 	io = calloc(1, sizeof(*io));
 	if (!io)
 		return -ENOMEM;
@@ -207,6 +214,8 @@ void iscsi_cmd_lost(struct iscsi_pool *pool, struct iscsi_cmd *cmd, struct iscsi
 		iscsi_cmd_end(pool, cmd, -ECANCELED, ended);
 	else if (pool->stopping)
 		iscsi_cmd_end(pool, cmd, -ESHUTDOWN, ended);
+	else if (iscsi_fenced_for(pool, io->req))
+		iscsi_cmd_end(pool, cmd, -ESTALE, ended);
 	else
 		list_add(&pool->again[io->lane], &cmd->link);
 }
@@ -229,38 +238,48 @@ uint64_t iscsi_delayed_due(struct iscsi_pool *pool, uint64_t now_ns)
 	return next;
 }
 
-static bool droppable(const struct iscsi_io *io, bool advisory)
+static bool is_one(const struct iscsi_io *io, enum iscsi_which which)
 {
-	return !advisory || (io->req->flags & BLK_ADVISORY);
+	switch (which) {
+	case ISCSI_ADVISORY:
+		return io->req->flags & BLK_ADVISORY;
+	case ISCSI_CHANGES:
+		return io->req->op != BLK_READ;
+	case ISCSI_WAITING_READS:
+		return is_waiting_read(io->req);
+	case ISCSI_ALL:
+		break;
+	}
+	return true;
 }
 
-static void fail_cmds(struct iscsi_pool *pool, struct list_node *list, int result, bool advisory,
-		      struct iscsi_ended *ended)
+static void fail_cmds(struct iscsi_pool *pool, struct list_node *list, int result,
+		      enum iscsi_which which, struct iscsi_ended *ended)
 {
 	struct list_node *n, *tmp;
 
 	list_for_each_safe(n, tmp, list) {
 		struct iscsi_cmd *cmd = list_entry(n, struct iscsi_cmd, link);
 
-		if (!droppable(cmd->io, advisory))
+		if (!is_one(cmd->io, which))
 			continue;
 		list_del(&cmd->link);
 		iscsi_cmd_end(pool, cmd, result, ended);
 	}
 }
 
-void iscsi_fail_queued(struct iscsi_pool *pool, int result, bool advisory,
+void iscsi_fail_queued(struct iscsi_pool *pool, int result, enum iscsi_which which,
 		       struct iscsi_ended *ended)
 {
-	fail_cmds(pool, &pool->delayed, result, advisory, ended);
+	fail_cmds(pool, &pool->delayed, result, which, ended);
 	for (int lane = 0; lane < BLK_LANE_COUNT; lane++) {
 		struct list_node *n, *tmp;
 
-		fail_cmds(pool, &pool->again[lane], result, advisory, ended);
+		fail_cmds(pool, &pool->again[lane], result, which, ended);
 		list_for_each_safe(n, tmp, &pool->ios[lane]) {
 			struct iscsi_io *io = list_entry(n, struct iscsi_io, link);
 
-			if (!droppable(io, advisory))
+			if (!is_one(io, which))
 				continue;
 			if (io->result == 0)
 				io->result = result;
@@ -412,6 +431,9 @@ void iscsi_dispatch(struct iscsi_pool *pool, struct iscsi_session *self, struct 
 {
 	if (pool->fencing || !pool->lun_known)
 		return;
+	/* What came back to be sent again. */
+	if (atomic_load(&pool->fenced))
+		iscsi_fail_queued(pool, -ESTALE, pool->foreign ? ISCSI_ALL : ISCSI_CHANGES, ended);
 	for (int lane = 0; lane < BLK_LANE_COUNT; lane++) {
 		while (give_again(pool, (enum blk_lane)lane, self))
 			;

@@ -22,6 +22,10 @@
 #define MAX_WRITE_BYTES (1u << 20)
 /* One request of this size is still answered while a person waits, zeroed the slow way too. */
 #define MAX_DISCARD_BYTES (1ull << 30)
+/* An attempt to connect this old is given up for a new one when somebody kicks. */
+#define KICK_NS (500 * NSEC_PER_MSEC)
+/* How long the start of a volume that is known waits for somebody to answer. */
+#define OFFLINE_NS (5 * NSEC_PER_SEC)
 
 static struct iscsi_pool *pool_of(struct blk_dev *dev)
 {
@@ -61,9 +65,12 @@ static int note_slots(struct iscsi_pool *pool, struct err *err)
 /* The first session tells whether there is anything to connect to. */
 static int await_first(struct iscsi_pool *pool, uint64_t deadline_ns, struct err *err)
 {
+	bool known = pool->conf.known.size_bytes;
 	char text[24];
 	int r;
 
+	if (known)
+		deadline_ns = MIN(deadline_ns, clock_monotonic_ns() + OFFLINE_NS);
 	pthread_mutex_lock(&pool->lock);
 	while (pool->start_result == 1 && wait_until(pool, deadline_ns))
 		;
@@ -73,6 +80,10 @@ static int await_first(struct iscsi_pool *pool, uint64_t deadline_ns, struct err
 	pthread_mutex_unlock(&pool->lock);
 	if (r != 1)
 		return r;
+	if (known)
+		return err && *err->text ? -ETIMEDOUT
+					 : err_set(err, -ETIMEDOUT, "%s does not answer",
+						   pool->conf.url.portal[0].host);
 	if (err && *err->text)
 		return err_prefix(err, -ETIMEDOUT, "gave up after %s (--connect-timeout)",
 				  format_duration(pool->conf.connect_timeout_ns, text));
@@ -105,23 +116,34 @@ static int pool_start(struct blk_dev *dev, struct err *err)
 {
 	struct iscsi_pool *pool = pool_of(dev);
 	uint64_t deadline = clock_monotonic_ns() + pool->conf.connect_timeout_ns;
+	struct err local = { .text = "" };
+	bool offline = false;
 	int r = note_slots(pool, err);
 
 	if (r < 0)
 		return r;
+	err = err ? err : &local;
+	pool->down_since_ns = clock_monotonic_ns();
 	if (pool->conf.fence_at_start)
 		iscsi_fence_expect(pool);
 	r = iscsi_session_start(&pool->sessions[0]);
 	if (r < 0)
 		return err_set(err, r, "cannot start a thread: %s", strerror(-r));
 	r = await_first(pool, deadline, err);
+	if (r < 0 && pool->conf.known.size_bytes && iscsi_is_outage(r)) {
+		offline = iscsi_start_offline(pool, err);
+		r = 0;
+	}
 	for (unsigned i = 1; r == 0 && i < pool->count; i++)
 		r = iscsi_session_start(&pool->sessions[i]);
 	if (r == 0)
 		r = iscsi_fence_start(pool);
-	if (r == 0 && pool->conf.fence_at_start)
+	if (r == 0)
+		r = iscsi_outage_start(pool);
+	/* Offline, the first FLUSH waits for the fence. */
+	if (r == 0 && pool->conf.fence_at_start && !offline)
 		r = fence_at_start(pool, deadline, err);
-	if (r < 0 && err && !*err->text)
+	if (r < 0 && !*err->text)
 		return err_set(err, r, "cannot start a thread: %s", strerror(-r));
 	return r;
 }
@@ -185,7 +207,7 @@ static void pool_stop(struct blk_dev *dev)
 	iscsi_ended_init(&ended);
 	pthread_mutex_lock(&pool->lock);
 	pool->stopping = true;
-	iscsi_fail_queued(pool, -ESHUTDOWN, false, &ended);
+	iscsi_fail_queued(pool, -ESHUTDOWN, ISCSI_ALL, &ended);
 	pthread_mutex_unlock(&pool->lock);
 	iscsi_ended_complete(&ended);
 
@@ -193,6 +215,8 @@ static void pool_stop(struct blk_dev *dev)
 	while (busy(pool) && wait_until(pool, deadline))
 		;
 	atomic_store(&pool->stop, true);
+	for (unsigned i = 0; i < pool->count; i++)
+		atomic_store(&pool->sessions[i].give_up, true);
 	pthread_cond_broadcast(&pool->changed);
 	pthread_mutex_unlock(&pool->lock);
 	for (unsigned i = 0; i < pool->count; i++)
@@ -200,11 +224,12 @@ static void pool_stop(struct blk_dev *dev)
 	for (unsigned i = 0; i < pool->count; i++)
 		iscsi_session_join(&pool->sessions[i]);
 	iscsi_fence_join(pool);
+	iscsi_outage_join(pool);
 
 	/* What was to be sent again when the threads went. */
 	iscsi_ended_init(&ended);
 	pthread_mutex_lock(&pool->lock);
-	iscsi_fail_queued(pool, -ESHUTDOWN, false, &ended);
+	iscsi_fail_queued(pool, -ESHUTDOWN, ISCSI_ALL, &ended);
 	pthread_mutex_unlock(&pool->lock);
 	iscsi_ended_complete(&ended);
 }
@@ -293,14 +318,31 @@ static void pool_stats(struct blk_dev *dev, struct blk_stats *ret)
 static void pool_kick(struct blk_dev *dev)
 {
 	struct iscsi_pool *pool = pool_of(dev);
+	uint64_t now = clock_monotonic_ns();
+	bool probed = false;
 
 	guard(&pool->lock);
 	for (unsigned i = 0; i < pool->count; i++) {
-		if (pool->sessions[i].state == ISCSI_UP)
-			continue;
-		pool->sessions[i].kicked = true;
-		iscsi_session_wake(&pool->sessions[i]);
+		struct iscsi_session *s = &pool->sessions[i];
+
+		if (s->state == ISCSI_UP) {
+			/* An idle volume hears of a new size only where it asks. */
+			if (!probed)
+				s->chores |= ISCSI_CHORE_PROBE;
+			probed = true;
+		} else {
+			/* TCP tries a silent host ever more rarely: begin anew. */
+			if (s->state == ISCSI_CONNECTING && now - s->attempt_ns > KICK_NS)
+				atomic_store(&s->give_up, true);
+			s->kicked = true;
+		}
+		iscsi_session_wake(s);
 	}
+}
+
+static const char *pool_fenced(struct blk_dev *dev)
+{
+	return atomic_load(&pool_of(dev)->fenced);
 }
 
 static const struct blk_ops pool_ops = {
@@ -311,6 +353,7 @@ static const struct blk_ops pool_ops = {
 	.destroy = pool_destroy,
 	.info = pool_info,
 	.generation = pool_generation,
+	.fenced = pool_fenced,
 	.cancel = pool_cancel,
 	.sessions = pool_sessions,
 	.stats = pool_stats,

@@ -14,11 +14,15 @@
  *
  * What it adds to core/block.h:
  * - No request fails because a connection dropped: it is sent again on any session, or waits until
- *   there is one. -EIO comes only from the target's word about the medium, or after another volume
- *   answered under this name for a while.
+ *   there is one. -EIO comes only from the target's word about the medium, or for READs with
+ *   conf->reads_fail.
+ * - blk_fenced() once another volume, or a smaller one, has answered under this name for a while;
+ *   then READs end with -ESTALE, too.
  * - blk_start() fails at once for what waiting does not cure (no such host, target or LUN, refused
  *   connection or login, write protection without read_only), else -ETIMEDOUT after
- *   conf->connect_timeout_ns. One session is enough; the others follow by themselves.
+ *   conf->connect_timeout_ns. One session is enough; the others follow by themselves. With
+ *   conf->known it ends with 0, offline, where nobody answers (or is found) for 5 s or that time.
+ * - blk_kick() also gives up connections that do not come about, and has the capacity read again.
  * - blk_generation() moves with every session lost, reset and power-on UNIT ATTENTION.
  * - FLUSH and FUA requests first make sure that no WRITE of a lost session can still land (see
  *   iscsi_fence.c); if that was needed the generation moves before they end.

@@ -105,7 +105,7 @@ static void answered_well(struct iscsi_session *s, struct iscsi_cmd *cmd, uint64
 		atomic_fetch_add(read ? &pool->read_bytes : &pool->write_bytes, cmd->length);
 	}
 	iscsi_uncharge(cmd);
-	iscsi_cmd_end(pool, cmd, 0, &s->ended);
+	iscsi_cmd_end(pool, cmd, iscsi_fenced_for(pool, cmd->io->req) ? -ESTALE : 0, &s->ended);
 }
 
 static void retry(struct iscsi_session *s, struct iscsi_cmd *cmd, const struct iscsi_verdict *v,
@@ -404,7 +404,7 @@ void iscsi_session_serve(struct iscsi_session *s)
 	s->nop_due_ns = s->heard_ns + NOP_NS;
 	s->heard_bytes = 0;
 	s->answered_ns = 0;
-	while (!s->conn.broken && !atomic_load(&pool->stop)) {
+	while (!s->conn.broken && !atomic_load(&pool->stop) && !iscsi_is_foreign(pool)) {
 		uint64_t now = clock_monotonic_ns(), next;
 		struct list_node batch, *n;
 		bool sync16, unmap, fua, chores;

@@ -72,7 +72,10 @@ void iscsi_login_fill(const struct iscsi_pool *pool, unsigned portal, unsigned s
 	};
 }
 
-/* With the lock: is it still the volume we know? Adopts growth. 0, or -ESTALE with @err. */
+/*
+ * With the lock: is it still the volume we know? Adopts growth. 0, or with @err -ESTALE (another
+ * volume) or -EMEDIUMTYPE (not what it was).
+ */
 static int adopt(struct iscsi_pool *pool, const struct iscsi_lun *lun, struct err *err)
 {
 	const struct iscsi_lun *known = &pool->lun;
@@ -84,33 +87,41 @@ static int adopt(struct iscsi_pool *pool, const struct iscsi_lun *lun, struct er
 				       "another volume answers: expected '%s', found '%s'",
 				       known->identity, lun->identity);
 		if (lun->sector_bytes != known->sector_bytes)
-			return err_set(err, -ESTALE, "sectors changed from %u to %u bytes",
+			return err_set(err, -EMEDIUMTYPE, "sectors changed from %u to %u bytes",
 				       known->sector_bytes, lun->sector_bytes);
 		if (lun->size_bytes < known->size_bytes)
-			return err_set(err, -ESTALE, "the volume shrank from %llu to %llu bytes",
+			return err_set(err, -EMEDIUMTYPE,
+				       "the volume shrank from %llu to %llu bytes",
 				       (unsigned long long)known->size_bytes,
 				       (unsigned long long)lun->size_bytes);
 		/* What was refused once stays off. */
-		next.discard = lun->discard && known->discard;
+		if (!pool->from_memory)
+			next.discard = lun->discard && known->discard;
 	}
 	pool->lun = next;
 	pool->lun_known = true;
+	pool->from_memory = false;
 	pool->wrong_since_ns = 0;
-	pool->wrong = false;
 	return 0;
 }
 
-/* With the lock: another volume answered. */
-static void note_wrong(struct iscsi_pool *pool, struct iscsi_ended *ended)
+/* With the lock: adopt() has refused what answered. */
+static void note_wrong(struct iscsi_pool *pool, int why, const struct err *err,
+		       struct iscsi_ended *ended)
 {
 	uint64_t now = clock_monotonic_ns();
 
 	if (!pool->wrong_since_ns)
 		pool->wrong_since_ns = now;
-	if (pool->wrong || now - pool->wrong_since_ns < WRONG_NS || iscsi_any_up(pool))
+	if (now - pool->wrong_since_ns < WRONG_NS)
 		return;
-	pool->wrong = true;
-	iscsi_fail_queued(pool, -EIO, false, ended);
+	/* One portal that leads astray says nothing of the others. */
+	if (why == -ESTALE && iscsi_any_up(pool))
+		return;
+	iscsi_fence_off(pool, true, ended,
+			"%s: nothing is read from it or sent to it any more; what is not yet at "
+			"the target is kept; unmount, restore the volume, and mount again",
+			err->text);
 }
 
 static int check_writable(const struct iscsi_pool *pool, const struct iscsi_lun *lun,
@@ -144,10 +155,12 @@ static int establish(struct iscsi_session *s, struct err *err)
 
 	pthread_mutex_lock(&pool->lock);
 	s->state = ISCSI_CONNECTING;
+	s->attempt_ns = clock_monotonic_ns();
+	atomic_store(&s->give_up, atomic_load(&pool->stop));
 	iscsi_login_fill(pool, s->portal, s->slot, clock_monotonic_ns() + ATTEMPT_NS, &login);
 	pthread_mutex_unlock(&pool->lock);
 
-	iscsi_conn_init(&s->conn, s->wake_fd, &pool->stop);
+	iscsi_conn_init(&s->conn, s->wake_fd, &s->give_up);
 	r = iscsi_conn_open(&s->conn, &login, err);
 	if (r == 0)
 		r = learn(s, login.deadline_ns, &lun, err);
@@ -162,6 +175,7 @@ static int establish(struct iscsi_session *s, struct err *err)
 		 */
 		atomic_fetch_add(&pool->generation, 1);
 		s->state = ISCSI_UP;
+		pool->down_since_ns = 0;
 		s->ups++;
 		s->chores = 0;
 		s->rtt_ns = lun.rtt_ns;
@@ -176,8 +190,8 @@ static int establish(struct iscsi_session *s, struct err *err)
 		pthread_cond_broadcast(&pool->changed);
 	} else {
 		s->state = ISCSI_WAITING;
-		if (r == -ESTALE)
-			note_wrong(pool, &ended);
+		if (r == -ESTALE || r == -EMEDIUMTYPE)
+			note_wrong(pool, r, err, &ended);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	iscsi_ended_complete(&ended);
@@ -189,19 +203,9 @@ static int establish(struct iscsi_session *s, struct err *err)
 /* How much an error tells a person who waits for the start; 0: waiting may cure it. */
 static int weight(int error)
 {
-	switch (error) {
-	case -ETIMEDOUT:
-	case -EHOSTUNREACH:
-	case -ECONNRESET:
-	case -EAGAIN:
-		return 0;
-	case -ECONNREFUSED:
-		return 1;
-	case -EADDRNOTAVAIL:
-		return 2;
-	default:
+	if (!iscsi_is_outage(error))
 		return 3;
-	}
+	return error == -EADDRNOTAVAIL ? 2 : error == -ECONNREFUSED ? 1 : 0;
 }
 
 /* Try each portal once, from the present one on. 0 or the most telling error. */
@@ -313,8 +317,11 @@ static bool give_back(struct iscsi_session *s)
 	s->reset_result = s->chores & ISCSI_CHORE_RESET ? -ECONNRESET : s->reset_result;
 	s->chores = 0;
 	barren &= iscsi_any_up(pool);
-	if (!iscsi_any_up(pool))
-		iscsi_fail_queued(pool, -ECANCELED, true, &ended);
+	if (!iscsi_any_up(pool)) {
+		if (!pool->down_since_ns)
+			pool->down_since_ns = clock_monotonic_ns();
+		iscsi_fail_queued(pool, -ECANCELED, ISCSI_ADVISORY, &ended);
+	}
 	iscsi_dispatch(pool, NULL, &ended);
 	pthread_cond_broadcast(&pool->changed);
 	pthread_mutex_unlock(&pool->lock);
@@ -359,7 +366,7 @@ int iscsi_session_chores(struct iscsi_session *s)
 	if (r == 0 && (chores & ISCSI_CHORE_PROBE)) {
 		r = adopt(pool, &lun, &err);
 		if (r < 0)
-			note_wrong(pool, &ended);
+			note_wrong(pool, r, &err, &ended);
 	}
 	if (r == 0) {
 		if (chores & ISCSI_CHORE_RESET)
@@ -398,9 +405,16 @@ static void *session_main(void *arg)
 	while (!atomic_load(&pool->stop)) {
 		struct backoff *pause = &s->backoff;
 		struct err err = { .text = "" };
-		int r = establish_anywhere(s, &err);
 		uint64_t up_ns;
-		bool heard = r != -ECANCELED && report_start(s, r, &err);
+		bool heard;
+		int r;
+
+		if (iscsi_is_foreign(pool)) {
+			pause_session(s, &s->barren);
+			continue;
+		}
+		r = establish_anywhere(s, &err);
+		heard = r != -ECANCELED && report_start(s, r, &err);
 
 		if (r == 0) {
 			log_info("session %u is up at %s", s->slot, s->conn.address);

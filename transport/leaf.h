@@ -24,6 +24,13 @@ struct leaf_credentials {
 	char password_in[LEAF_CREDENTIAL_MAX];
 };
 
+/* A volume as it was when it was last seen. */
+struct leaf_known {
+	uint64_t size_bytes; /* 0: nothing is known */
+	uint32_t sector_bytes;
+	char identity[BLK_IDENTITY_MAX];
+};
+
 struct leaf_config {
 	struct url url;
 	bool read_only;
@@ -42,6 +49,19 @@ struct leaf_config {
 	 */
 	int (*high_water)(void *ctx, unsigned slots);
 	void *high_water_ctx;
+	/*
+	 * iscsi: with it blk_start() also ends with 0 while nobody answers, says why in
+	 * *offline_why (may be NULL; lent until then), and the device is offline until somebody
+	 * does.
+	 */
+	struct leaf_known known;
+	struct err *offline_why;
+	/*
+	 * iscsi: a READ that somebody waits for (not in lane WRITEBACK, not ADVISORY) ends with
+	 * -EIO once no session was up for reads_fail_ns. False: it waits.
+	 */
+	bool reads_fail;
+	uint64_t reads_fail_ns;
 };
 
 /*

@@ -11,6 +11,7 @@ libnearblk_a_SOURCES += \
 	transport/iscsi_fence.c \
 	transport/iscsi_impl.h \
 	transport/iscsi_io.c \
+	transport/iscsi_outage.c \
 	transport/iscsi_pool.c transport/iscsi_pool.h \
 	transport/iscsi_probe.c transport/iscsi_probe.h \
 	transport/iscsi_resolve.c transport/iscsi_resolve.h \

@@ -270,12 +270,20 @@ START_TEST(test_another_volume)
 	tgt_restart(&tgt);
 	many_init(&m, BLK_READ, BLK_LANE_DEMAND, 0, MIB, 1, 0);
 	many_submit(&m, dev);
-	ck_assert_int_eq(many_wait(&m), -EIO);
+	ck_assert_int_eq(many_wait(&m), -ESTALE);
 	many_free(&m);
-	/* The right one comes back: so do we. */
+	ck_assert(strstr(blk_fenced(dev), "another volume answers"));
+	ck_assert_int_eq(blk_flush_sync(dev), -ESTALE);
+	/* The right one comes back: that is for the next start. */
 	tgt_adm(&tgt, "%s", after);
 	blk_kick(dev);
-	await_up(dev, 1);
+	many_init(&m, BLK_WRITE, BLK_LANE_WRITEBACK, 0, MIB, 1, 2);
+	many_submit(&m, dev);
+	ck_assert_int_eq(many_wait(&m), -ESTALE);
+	many_free(&m);
+	expect_file("vol", 0, MIB, 1);
+	blk_destroy(dev);
+	dev = start();
 	read_all(dev, 0, MIB, 1, 1);
 	blk_destroy(dev);
 }
@@ -310,9 +318,142 @@ START_TEST(test_growth_and_shrinking)
 	resize_away(SIZE);
 	many_init(&m, BLK_READ, BLK_LANE_DEMAND, 0, MIB, 1, 0);
 	many_submit(&m, dev);
-	ck_assert_int_eq(many_wait(&m), -EIO);
+	ck_assert_int_eq(many_wait(&m), -ESTALE);
 	many_free(&m);
+	ck_assert(strstr(blk_fenced(dev), "shrank"));
 	blk_destroy(dev);
+}
+END_TEST
+
+/* What a cache directory would know of the volume. */
+static void remember(struct blk_dev *dev)
+{
+	struct blk_info info;
+
+	blk_info(dev, &info);
+	conf.known.size_bytes = info.size_bytes;
+	conf.known.sector_bytes = info.sector_bytes;
+	memcpy(conf.known.identity, info.identity, sizeof(conf.known.identity));
+}
+
+START_TEST(test_offline_start)
+{
+	struct err why = { .text = "" };
+	struct blk_stats stats;
+	struct blk_info info;
+	struct blk_dev *dev;
+	struct many m;
+
+	tgt_lun(&tgt, 1, "vol", SIZE, 0, NULL);
+	dev = start();
+	write_all(dev, 0, MIB, 4, 1);
+	remember(dev);
+	blk_destroy(dev);
+	tgt_kill(&tgt);
+	conf.offline_why = &why;
+	dev = start();
+	ck_assert(strstr(why.text, "refused"));
+	blk_stats(dev, &stats);
+	ck_assert(!stats.online);
+	blk_info(dev, &info);
+	ck_assert_uint_eq(info.size_bytes, SIZE);
+	ck_assert(!(info.flags & BLK_INFO_CAN_DISCARD) && (info.flags & BLK_INFO_VOLATILE));
+	many_init(&m, BLK_READ, BLK_LANE_DEMAND, 0, MIB, 4, 0);
+	many_submit(&m, dev);
+	tgt_restart(&tgt);
+	blk_kick(dev);
+	ck_assert_int_eq(many_wait(&m), 0);
+	expect(m.buf, 0, 4 * MIB, 1);
+	many_free(&m);
+	await_up(dev, 4);
+	write_all(dev, 0, MIB, 4, 2);
+	ck_assert_int_eq(blk_flush_sync(dev), 0);
+	blk_destroy(dev);
+	/* Another one than was known: nothing of it is read, nothing is sent. */
+	tgt_kill(&tgt);
+	conf.known.identity[0]++;
+	dev = start();
+	tgt_restart(&tgt);
+	many_init(&m, BLK_WRITE, BLK_LANE_WRITEBACK, 0, MIB, 4, 3);
+	many_submit(&m, dev);
+	ck_assert_int_eq(many_wait(&m), -ESTALE);
+	many_free(&m);
+	ck_assert(blk_fenced(dev));
+	expect_file("vol", 0, 4 * MIB, 2);
+	blk_destroy(dev);
+	/* Who answers and says no is not away. */
+	conf.known.identity[0]--;
+	conf.url.lun = 9;
+	expect_start_fails(-ENODEV, "no LUN 9");
+}
+END_TEST
+
+/* Reads end when nobody was there for so long; what is sent goes on waiting. */
+START_TEST(test_reads_fail)
+{
+	struct many reads, writes, samples;
+	struct blk_dev *dev;
+	uint64_t begin;
+
+	tgt_lun(&tgt, 1, "vol", SIZE, 0, NULL);
+	conf.sessions = 1;
+	conf.reads_fail = true;
+	conf.reads_fail_ns = NSEC_PER_SEC;
+	dev = start();
+	write_all(dev, 0, MIB, 4, 1);
+	tgt_kill(&tgt);
+	begin = clock_monotonic_ns();
+	many_init(&reads, BLK_READ, BLK_LANE_DEMAND, 0, MIB, 4, 0);
+	many_init(&writes, BLK_WRITE, BLK_LANE_WRITEBACK, 4 * MIB, MIB, 4, 1);
+	many_init(&samples, BLK_READ, BLK_LANE_WRITEBACK, 0, 4096, 1, 0);
+	many_submit(&reads, dev);
+	many_submit(&writes, dev);
+	many_submit(&samples, dev);
+	ck_assert_int_eq(many_wait(&reads), -EIO);
+	ck_assert_uint_ge(clock_monotonic_ns() - begin, NSEC_PER_SEC / 2);
+	many_free(&reads);
+	/* By now without waiting. */
+	begin = clock_monotonic_ns();
+	many_init(&reads, BLK_READ, BLK_LANE_DEMAND, 0, MIB, 1, 0);
+	many_submit(&reads, dev);
+	ck_assert_int_eq(many_wait(&reads), -EIO);
+	ck_assert_uint_lt(clock_monotonic_ns() - begin, NSEC_PER_SEC / 2);
+	many_free(&reads);
+	tgt_restart(&tgt);
+	blk_kick(dev);
+	ck_assert_int_eq(many_wait(&writes), 0);
+	ck_assert_int_eq(many_wait(&samples), 0);
+	many_free(&writes);
+	many_free(&samples);
+	read_all(dev, 0, MIB, 8, 1);
+	blk_destroy(dev);
+}
+END_TEST
+
+/* After some time in vain a session pauses for seconds: a kick ends the pause. */
+START_TEST(test_kick)
+{
+	struct blk_dev *dev;
+	struct proxy *p;
+	uint64_t begin;
+	unsigned port;
+
+	tgt_lun(&tgt, 1, "vol", SIZE, 0, NULL);
+	p = proxy_start(tgt.port, &port);
+	use_portal(0, "127.0.0.1", port);
+	conf.sessions = 1;
+	dev = start();
+	proxy_refuse(p, true);
+	proxy_cut(p);
+	/* The pauses are 0.1 s, then twice as long each time, up to 4 s. */
+	usleep(7000000);
+	proxy_refuse(p, false);
+	begin = clock_monotonic_ns();
+	blk_kick(dev);
+	await_up(dev, 1);
+	ck_assert_uint_lt(clock_monotonic_ns() - begin, NSEC_PER_SEC / 2);
+	blk_destroy(dev);
+	proxy_stop(p);
 }
 END_TEST
 
@@ -328,6 +469,9 @@ static const struct rig_test tests[] = {
 	{ "fence_at_start", &test_fence_at_start },
 	{ "growth_and_shrinking", &test_growth_and_shrinking },
 	{ "another_volume", &test_another_volume },
+	{ "offline_start", &test_offline_start },
+	{ "reads_fail", &test_reads_fail },
+	{ "kick", &test_kick },
 };
 
 int main(void)
