@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "cache/internal.h"
+#include "cache/trust.h"
 #include "core/log.h"
 
 #define IOV_MAX_PIECE 64
@@ -261,7 +262,7 @@ static void split_range(struct cache *c, struct blk_req *req)
 	struct split *s = split_new(c, req, 3, 2);
 	uint64_t end = req->offset + req->length;
 	uint64_t from = round_up(req->offset, BLK);
-	uint64_t to = end == c->inner_info.size_bytes ? end : round_down(end, BLK);
+	uint64_t to = end == atomic_load(&c->size_bytes) ? end : round_down(end, BLK);
 
 	if (!s) {
 		blk_complete(req, -ENOMEM);
@@ -287,6 +288,7 @@ static void cache_info(struct blk_dev *dev, struct blk_info *ret)
 	struct cache *c = cache_of(dev);
 
 	*ret = c->inner_info;
+	ret->size_bytes = atomic_load(&c->size_bytes);
 	ret->sector_bytes = 1;
 	ret->max_read_bytes = PIECE_BYTES;
 	ret->max_write_bytes = PIECE_BYTES;
@@ -350,7 +352,7 @@ static void cancel_held(struct cache *c, struct blk_req *req, struct list_node *
 		read_cancel(c, held, cancelled);
 		break;
 	case HELD_WRITE:
-		write_cancel(c, held, todo);
+		write_cancel(c, held, cancelled, todo);
 		break;
 	case HELD_SPLIT: {
 		struct split *s = container_of(held, struct split, held);
@@ -399,67 +401,6 @@ static bool cache_known_zero(struct blk_dev *dev, uint64_t offset, uint64_t leng
 
 /* ---- life ---- */
 
-static int identity_failed(struct err *err)
-{
-	return err_set(err, -EIO, "cache directory: the identity record cannot be written");
-}
-
-/*
- * Where the old end lay within a block, the cache has that block with zeroes behind the end, and
- * the far side has data there now. With nothing unsent the cache forgets all it holds, and the new
- * size is written down once it has (cache_start()); else the old size stands until it was stopped
- * clean.
- */
-static void adopt_size(struct cache *c, struct cache_identity *id)
-{
-	struct blk_info *info = &c->inner_info;
-	uint64_t old = id->size_bytes;
-
-	if (info->size_bytes == old || old % BLK == 0) {
-		id->size_bytes = info->size_bytes;
-	} else if (c->was_clean) {
-		c->forget = true;
-	} else {
-		log_warning("the volume has grown from %" PRIu64 " to %" PRIu64
-			    " bytes: it keeps the old size until the next mount after everything "
-			    "was sent",
-			    old, info->size_bytes);
-		info->size_bytes = old;
-	}
-}
-
-static int check_volume(struct cache *c, struct err *err)
-{
-	struct cache_identity *id = c->conf.identity;
-	const struct blk_info *info = &c->inner_info;
-
-	if (id->volume[0] == '\0') {
-		memcpy(id->volume, info->identity, sizeof(id->volume));
-		id->size_bytes = info->size_bytes;
-		id->sector_bytes = info->sector_bytes;
-	} else if (strcmp(id->volume, info->identity) != 0) {
-		return err_set(err, -EMEDIUMTYPE,
-			       "the cache directory belongs to another volume: it holds \"%s\", "
-			       "the far side is \"%s\"; use another --cache-dir for it",
-			       id->volume, info->identity);
-	} else if (info->size_bytes < id->size_bytes) {
-		return err_set(err, -EMEDIUMTYPE,
-			       "the volume has shrunk from %llu to %llu bytes since this cache "
-			       "directory was used: restore its size, or use another --cache-dir",
-			       (unsigned long long)id->size_bytes,
-			       (unsigned long long)info->size_bytes);
-	} else if (info->sector_bytes != id->sector_bytes) {
-		return err_set(
-			err, -EMEDIUMTYPE,
-			"the volume's sectors are %u bytes now, %u when this cache directory "
-			"was made: use another --cache-dir",
-			info->sector_bytes, id->sector_bytes);
-	}
-	c->was_clean = id->clean;
-	adopt_size(c, id);
-	return identity_store(c->lio, id) < 0 ? identity_failed(err) : 0;
-}
-
 static void set_limits(struct cache *c)
 {
 	uint64_t seg_bytes = c->conf.identity->segment_bytes, most;
@@ -492,9 +433,10 @@ static int cache_start(struct blk_dev *dev, struct err *err)
 	if (BLK % c->inner_info.sector_bytes)
 		return err_set(err, -EINVAL, "the volume's sectors of %u bytes do not divide 4096",
 			       c->inner_info.sector_bytes);
-	r = check_volume(c, err);
+	r = volume_check(c, err);
 	if (r < 0)
 		return r;
+	atomic_store(&c->size_bytes, c->inner_info.size_bytes);
 	c->nblocks = div_round_up(c->inner_info.size_bytes, BLK);
 	set_limits(c);
 	if (map_init(&c->map, c->nblocks) < 0 || appender_init(&c->log, c, FORMAT_LOG, false) < 0 ||
@@ -510,14 +452,17 @@ static int cache_start(struct blk_dev *dev, struct err *err)
 	c->opened = true;
 	if (c->forget) {
 		c->conf.identity->size_bytes = c->inner_info.size_bytes;
-		r = identity_store(c->lio, c->conf.identity);
+		r = volume_store(c, err);
 		if (r < 0)
-			return identity_failed(err);
+			return r;
 	}
 	cache_lock(c, &todo);
 	epoch_arm_timer(c);
 	destage_kick(c);
 	janitor_kick(c);
+	/* What recovery left out of the map goes from the disk as well. */
+	if (c->clean_dropped)
+		janitor_drop(c);
 	cache_unlock(c, &todo);
 	return 0;
 }
@@ -589,7 +534,9 @@ static void cache_stop(struct blk_dev *dev)
 	}
 	cache_unlock(c, &todo);
 	if (!started) {
-		/* A start that failed may have left the index at work. */
+		/* A start that failed may have left the index at work, and questions open. */
+		blk_stop(dev->inner);
+		trust_halt(c);
 		cache_wait(c, quiet);
 		return;
 	}
@@ -599,6 +546,7 @@ static void cache_stop(struct blk_dev *dev)
 	timer_stop(c, &c->cut_timer);
 	timer_stop(c, &c->mark_timer);
 	timer_stop(c, &c->throttle_timer);
+	trust_halt(c);
 	destage_halt(c);
 	janitor_halt(c);
 	seal_heads(c);
@@ -607,6 +555,8 @@ static void cache_stop(struct blk_dev *dev)
 	if (!c->opened)
 		return;
 	c->conf.identity->clean = c->dirty_slots == 0 && !c->log_failed && !c->damaged;
+	if (c->conf.identity->clean)
+		trust_note(c);
 	if (!c->log_failed)
 		c->conf.identity->last_seq = c->appended_seq;
 	if (identity_store(c->lio, c->conf.identity) < 0)
@@ -633,6 +583,7 @@ static void cache_free(struct cache *c)
 	map_fini(&c->map);
 	destage_fini(c);
 	janitor_fini(c);
+	trust_fini(c);
 	pthread_cond_destroy(&c->changed);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
@@ -651,6 +602,14 @@ void cache_abandon(struct blk_dev *dev)
 	cache_free(c);
 }
 
+static const char *cache_fenced(struct blk_dev *dev)
+{
+	struct cache *c = cache_of(dev);
+	const char *why = atomic_load(&c->fenced_why);
+
+	return why ? why : blk_fenced(c->conf.inner);
+}
+
 static const struct blk_ops cache_ops = {
 	.name = "cache",
 	.start = cache_start,
@@ -658,6 +617,7 @@ static const struct blk_ops cache_ops = {
 	.stop = cache_stop,
 	.destroy = cache_destroy,
 	.info = cache_info,
+	.fenced = cache_fenced,
 	.cancel = cache_cancel,
 	.known_zero = cache_known_zero,
 };

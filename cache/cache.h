@@ -27,6 +27,13 @@ struct cache_identity;
 
 #define CACHE_BLOCK_BYTES 4096u
 
+/* What was cached when the volume was last in use: is it still what the far side has? */
+enum cache_trust {
+	CACHE_TRUST_AUTO,   /* compare samples */
+	CACHE_TRUST_ALWAYS, /* take it for granted */
+	CACHE_TRUST_NEVER,  /* forget it */
+};
+
 struct cache_config {
 	struct blk_dev *inner; /* owned by the cache from cache_create() on */
 	struct sched *sched;   /* lent; outlives the cache */
@@ -39,6 +46,8 @@ struct cache_config {
 	uint64_t max_dirty_age_ns; /* --max-dirty-age */
 	bool read_only; /* no writes from above; dirty data from before is still sent unless hold */
 	bool no_readahead;
+	enum cache_trust trust;
+	bool force_push; /* send what is dirty over a change that the samples show */
 	/*
 	 * For a scheduler that only runs when it is asked to (tests): start, stop and drop call it
 	 * while they wait. NULL: the scheduler has threads.
@@ -51,7 +60,10 @@ struct cache_config {
 
 /*
  * A cache device, not started. blk_start() opens the directory, replays the
- * log, checks the identity against the inner device and begins to destage.
+ * log, checks the identity against the inner device, compares samples of it (-EMEDIUMTYPE: it was
+ * changed elsewhere and there is dirty data) and begins to destage. Where the inner device is
+ * offline the comparison follows when it answers: until then nothing is sent, and no miss served;
+ * a change fences the cache then (blk_fenced()).
  * blk_stop() makes what was acknowledged durable locally and leaves the rest for the
  * next start; it does not wait for the target (cache_drain() does). NULL when out of memory.
  */
@@ -97,6 +109,13 @@ struct cache_status {
 	unsigned waiting_writes; /* held back by --max-dirty or a full disk */
 	bool log_unsafe; /* a sync of the log failed: the dirty bytes may not outlive the host */
 };
+
+/*
+ * Adopt the size of the inner device if that has grown: 1, 0 if it has not (or only at the next
+ * start, where the old end lies within a block), or -errno. Blocks on local I/O. One thread, which
+ * is also the one that stops.
+ */
+int cache_grow(struct blk_dev *cache);
 
 /* A snapshot. Any thread; never blocks on I/O. */
 void cache_status(struct blk_dev *cache, struct cache_status *ret);

@@ -31,6 +31,7 @@
 
 #include "cache/internal.h"
 #include "cache/plan.h"
+#include "cache/trust.h"
 #include "core/crc32c.h"
 #include "core/log.h"
 #include "policy/backoff.h"
@@ -134,8 +135,7 @@ static void command_done(struct blk_req *req, void *ctx, int result)
 	free(sent);
 }
 
-/* The far side may not be written any more. The lock is held. */
-static void fence(struct cache *c, struct todo *todo)
+void destage_fence(struct cache *c, struct todo *todo)
 {
 	c->fenced = true;
 	c->destage->state = BLOCKED;
@@ -442,6 +442,9 @@ static bool step(struct cache *c, struct todo *todo)
 	case IDLE:
 		if (!e || e->last_seq > c->durable_seq || c->stopping)
 			return false;
+		/* Not before it is known whose volume this is (trust.h). */
+		if (atomic_load(&c->trust_state) != TRUST_SETTLED)
+			return false;
 		d->first_seq = e->first_seq;
 		d->last_seq = e->last_seq;
 		d->state = BUILDING;
@@ -458,7 +461,7 @@ static bool step(struct cache *c, struct todo *todo)
 		if (c->stopping || d->waiting)
 			return false;
 		if (d->error == -ESTALE) {
-			fence(c, todo);
+			destage_fence(c, todo);
 			return true;
 		}
 		if (d->error && d->in_flight == 0) {
@@ -476,7 +479,7 @@ static bool step(struct cache *c, struct todo *todo)
 		if (!d->ended || c->stopping || d->waiting)
 			return false;
 		if (d->result == -ESTALE) {
-			fence(c, todo);
+			destage_fence(c, todo);
 			return true;
 		}
 		if (d->result < 0) {

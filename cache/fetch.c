@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "cache/internal.h"
+#include "cache/trust.h"
 #include "core/crc32c.h"
 
 /* Readahead under way at most, over all streams. */
@@ -269,14 +270,17 @@ static struct readahead_env ra_env(struct cache *c)
 	};
 }
 
-static void fetched(struct blk_req *req, void *ctx, int result)
+void fetch_answered(struct fetch *f, int result)
 {
-	struct fetch *f = ctx;
 	struct cache *c = f->cache;
 	struct list_node waits, *n;
 	struct todo todo;
 	bool repeat;
 
+	if (result == 0)
+		result = trust_admit(c, f);
+	if (result == -EINPROGRESS)
+		return;
 	if (result == 0)
 		examine(f);
 	list_init(&waits);
@@ -334,6 +338,11 @@ static void fetched(struct blk_req *req, void *ctx, int result)
 	}
 	fetch_put(c, f);
 	cache_unlock(c, &todo);
+}
+
+static void fetched(struct blk_req *req, void *ctx, int result)
+{
+	fetch_answered(ctx, result);
 }
 
 /* ---- readahead ---- */

@@ -6,7 +6,8 @@
  * Rooms: cache.c (device, life), read.c (requests to pieces), fetch.c (misses), write.c (requests
  * to records, throttle, flush), append.c (batches into segments), segment.c (the pool of segment
  * files), destage.c + epoch.c + plan.c (write-back), janitor.c + prepare.c + empty.c (segments made
- * ready, and taken back), indexq.c (ordered index updates), recover.c + scan.c + table.c (opening).
+ * ready, and taken back), indexq.c (ordered index updates), recover.c + scan.c + table.c (opening),
+ * volume.c (which volume, how large), trust.c (whether it is still what we know).
  *
  * Locking. One mutex, cache->lock, guards everything here unless a field says
  * otherwise. No I/O, no index call, no done() and no log line happens under it: what must happen
@@ -204,7 +205,8 @@ struct cache {
 	struct cache_config conf;
 	struct sched *sched;
 	struct lio *lio;
-	struct blk_info inner_info;
+	struct blk_info inner_info;  /* as it was at the start */
+	_Atomic uint64_t size_bytes; /* of the volume; grows */
 	struct writeback_conf wb_conf;
 
 	pthread_mutex_t lock;   /* the lock; leaf */
@@ -280,6 +282,11 @@ struct cache {
 
 	struct opening *opening; /* recover.c's, while starting */
 
+	struct trust *trust;              /* trust.c's; NULL: nothing was asked */
+	_Atomic int trust_state;          /* enum trust_state; changed under the lock */
+	_Atomic(const char *) fenced_why; /* by the cache itself; lives as long as it */
+	bool clean_dropped;               /* while starting: the clean data was forgotten */
+
 	struct list_node index_queue; /* index_item.link */
 	struct task index_task;
 	bool index_busy;
@@ -304,10 +311,18 @@ void cache_note_damage(struct cache *c, uint64_t blk, uint64_t n, bool dirty);
 /* Bytes of [blk, blk + n) that belong to the volume: the last block may be partial. */
 static inline uint64_t cache_valid_bytes(const struct cache *c, uint64_t blk, uint64_t n)
 {
-	return MIN((blk + n) * BLK, c->inner_info.size_bytes) - blk * BLK;
+	return MIN((blk + n) * BLK, (uint64_t)atomic_load(&c->size_bytes)) - blk * BLK;
 }
 /* Walk all and assert; with --enable-invariants at every unlock of a step that says so. */
 void cache_check_invariants(struct cache *c);
+
+/* ---- volume.c ---- */
+
+/* Compare the inner device with the identity, bind a new directory, adopt growth; stores the
+ * identity. 0 or -errno with @err. Start only. */
+int volume_check(struct cache *c, struct err *err);
+/* Store the identity. 0 or -EIO with @err. Start only. */
+int volume_store(struct cache *c, struct err *err);
 
 /* ---- segment.c ---- */
 
@@ -467,6 +482,8 @@ void fetch_put(struct cache *c, struct fetch *f);
 /* Tell readahead of a demand read and begin what it asks for. */
 void fetch_readahead(struct cache *c, uint64_t offset, uint64_t length, bool hit,
 		     struct todo *todo);
+/* The far side's answer to @f, whose bytes are in its buffer, or an error. No lock. */
+void fetch_answered(struct fetch *f, int result);
 /* One part of @op ended. No lock. */
 void read_part_done(struct read_op *op, int result);
 /* Copy what @w wants out of the fetch's buffer. No lock; the caller holds a reference. */
@@ -488,8 +505,10 @@ void flush_submit(struct cache *c, struct blk_req *req);
 /* Let throttled writers go on as far as there is room. */
 void write_unthrottle(struct cache *c, struct todo *todo);
 void throttle_timer_fired(struct task *t);
-/* A write that still waits for room ends with -EINTR. Under the lock. */
-void write_cancel(struct cache *c, struct held *held, struct todo *todo);
+/* A write that waits for room, or for the base of a block, ends with -EINTR. Under the lock; finish
+ * with read_cancelled(). */
+void write_cancel(struct cache *c, struct held *held, struct list_node *cancelled,
+		  struct todo *todo);
 /* Everything that waits for room ends with @result. */
 void write_fail_waiting(struct cache *c, int result, struct todo *todo);
 
@@ -497,6 +516,9 @@ void write_fail_waiting(struct cache *c, int result, struct todo *todo);
 
 /* Make it, idle. 0 or -ENOMEM. Start only. */
 int destage_init(struct cache *c);
+/* The far side may not be written any more: stand still, refuse who waits to write. The lock is
+ * held. */
+void destage_fence(struct cache *c, struct todo *todo);
 /* End its timer; nothing may be under way. Stop only. */
 void destage_halt(struct cache *c);
 /* Free it; safe where init was not called or failed. */

@@ -22,5 +22,7 @@ libnearblk_a_SOURCES += \
 	cache/segment.c \
 	cache/status.c \
 	cache/table.c \
+	cache/trust.c cache/trust.h \
 	cache/verify.c cache/verify.h \
+	cache/volume.c \
 	cache/write.c

@@ -118,6 +118,39 @@ static void fill_group(struct map *m, uint64_t group, uint64_t entry)
 	m->dir[group] = entry == MAP_ENTRY_ZERO ? DIR_ZERO : DIR_NONE;
 }
 
+int map_grow(struct map *m, uint64_t nblocks)
+{
+	uint64_t groups = div_round_up(nblocks, MAP_LEAF_BLOCKS),
+		 last = m->nblocks / MAP_LEAF_BLOCKS;
+	unsigned tail = (unsigned)(m->nblocks % MAP_LEAF_BLOCKS);
+	uint64_t *leaf = NULL;
+	void *p;
+
+	assert(nblocks >= m->nblocks && m->nblocks);
+	/* What says ZERO for a last group that was not whole says it of its new blocks too. */
+	if (tail && m->dir[last] != DIR_NONE) {
+		leaf = leaf_make(m, last);
+		if (!leaf)
+			return -ENOMEM;
+	}
+	if (groups != m->ngroups) {
+		p = mremap(m->dir, m->ngroups * sizeof(uintptr_t), groups * sizeof(uintptr_t),
+			   MREMAP_MAYMOVE);
+		if (p == MAP_FAILED)
+			return -ENOMEM;
+		m->dir = p;
+		m->ngroups = groups;
+	}
+	for (unsigned i = tail; leaf && i < MAP_LEAF_BLOCKS; i++) {
+		leaf[LEAF_USED] -= leaf[i] != MAP_ENTRY_NONE;
+		leaf[i] = MAP_ENTRY_NONE;
+	}
+	if (leaf && leaf[LEAF_USED] == 0)
+		fill_group(m, last, MAP_ENTRY_NONE);
+	m->nblocks = nblocks;
+	return 0;
+}
+
 void map_set(struct map *m, uint64_t blk, uint64_t entry)
 {
 	uint64_t group = blk / MAP_LEAF_BLOCKS;

@@ -56,6 +56,9 @@ struct map {
 
 /* A map of @nblocks blocks, all absent. 0 or -ENOMEM. */
 int map_init(struct map *m, uint64_t nblocks);
+/* Make it @nblocks long, not less than it is; what is new is absent. 0, or -ENOMEM with nothing
+ * changed. */
+int map_grow(struct map *m, uint64_t nblocks);
 /* Safe on a zeroed map. */
 void map_fini(struct map *m);
 

@@ -3,7 +3,8 @@
  * Opening a cache directory: scan.c reads it (steps 1 to 3), then
  *
  *  4. fill the map: the index first, then the log in order, which wins;
- *  5. write what was kept once more if a sync of it failed during this boot; append "cut here" and
+ *  5. compare samples with the far side (trust.c), and forget what is clean if they differ;
+ *  6. write what was kept once more if a sync of it failed during this boot; append "cut here" and
  * a barrier to a fresh segment and make all that was kept durable; only then is the cache open.
  */
 #include <assert.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #include "cache/scan.h"
+#include "cache/trust.h"
 #include "core/log.h"
 
 /* ---- 4. the map ---- */
@@ -147,19 +149,13 @@ static void lost_record(struct cache *c, const struct format_record *r, uint64_t
 	cache_note_damage(c, r->blk, r->nblocks, true);
 }
 
-static int apply_record(struct recovery *rec, struct found *f, struct todo *todo)
+/* The map as the data record @f made it. */
+static int map_record(struct recovery *rec, const struct found *f)
 {
 	struct cache *c = rec->c;
 	const struct format_record *r = &f->record;
 	uint32_t base = f->segment * c->seg_slots + r->slot;
 
-	if (r->kind == FORMAT_BARRIER) {
-		if (r->seq > rec->destaged)
-			epoch_close(c, r->seq, r->blk, r->nblocks == FORMAT_CUT_FLUSH, todo);
-		return 0;
-	}
-	if (!format_is_data(r))
-		return 0;
 	if (map_reserve(&c->map, r->blk, r->kind == FORMAT_WRITE ? r->nblocks : 1) < 0 ||
 	    map_reserve(&c->map, r->blk + r->nblocks - 1, 1) < 0)
 		return -ENOMEM;
@@ -170,9 +166,46 @@ static int apply_record(struct recovery *rec, struct found *f, struct todo *todo
 			cache_map_set(c, r->blk + i, map_entry(base + i, f->crc[i]));
 	else
 		cache_map_fill(c, r->blk, r->nblocks, MAP_ENTRY_ZERO);
-	if (r->seq > rec->destaged)
-		epoch_add(c, r, 1 + format_payload(r));
 	return 0;
+}
+
+static int apply_record(struct recovery *rec, struct found *f, struct todo *todo)
+{
+	struct cache *c = rec->c;
+	const struct format_record *r = &f->record;
+	int ret;
+
+	if (r->kind == FORMAT_BARRIER) {
+		if (r->seq > rec->destaged)
+			epoch_close(c, r->seq, r->blk, r->nblocks == FORMAT_CUT_FLUSH, todo);
+		return 0;
+	}
+	if (!format_is_data(r))
+		return 0;
+	ret = map_record(rec, f);
+	if (ret == 0 && r->seq > rec->destaged)
+		epoch_add(c, r, 1 + format_payload(r));
+	return ret;
+}
+
+int recover_drop_clean(struct recovery *rec)
+{
+	struct cache *c = rec->c;
+	struct todo todo;
+	int r = 0;
+
+	cache_lock(c, &todo);
+	cache_map_fill(c, 0, c->nblocks, MAP_ENTRY_NONE);
+	indexq_delete(c, 0, c->nblocks);
+	for (size_t i = 0; i < rec->nfound && r == 0; i++) {
+		const struct found *f = &rec->found[i];
+
+		if (!f->void_ && f->record.seq > rec->destaged && format_is_data(&f->record))
+			r = map_record(rec, f);
+	}
+	c->clean_dropped = true;
+	cache_unlock(c, &todo);
+	return r;
 }
 
 static int fill_map(struct recovery *rec, struct err *err)
@@ -253,7 +286,7 @@ static void sort_segments(struct recovery *rec)
 	c->next_order = c->next_incarnation;
 }
 
-/* ---- 5. open for writes ---- */
+/* ---- 6. open for writes ---- */
 
 struct opening {
 	struct append_op cut, barrier;
@@ -384,6 +417,8 @@ int cache_recover(struct cache *c, struct err *err)
 	r = scan_directory(&rec, err);
 	if (r == 0)
 		r = fill_map(&rec, err);
+	if (r == 0)
+		r = trust_check(&rec, err);
 	if (r == 0) {
 		sort_segments(&rec);
 		r = mend_unsafe(c, err);

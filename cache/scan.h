@@ -44,4 +44,10 @@ struct recovery {
 int scan_directory(struct recovery *rec, struct err *err);
 void scan_fini(struct recovery *rec);
 
+/*
+ * recover.c: once more fill the map, filled already, with what is not at the target and nothing
+ * else. The clean data goes from the disk when the cache is open. 0 or -ENOMEM. Opening only.
+ */
+int recover_drop_clean(struct recovery *rec);
+
 #endif

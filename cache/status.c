@@ -54,10 +54,11 @@ void cache_status(struct blk_dev *dev, struct cache_status *ret)
 	guard(&c->lock);
 	*ret = (struct cache_status){
 		.state = state_of(c, stats.online, fenced),
-		.size_bytes = c->inner_info.size_bytes,
+		.size_bytes = atomic_load(&c->size_bytes),
 		.limit_bytes = (uint64_t)c->limit_segs * c->seg_slots * FORMAT_SLOT_BYTES,
 		.used_bytes = (uint64_t)c->files * c->seg_slots * FORMAT_SLOT_BYTES,
-		.cached_bytes = MIN(c->map.data_blocks * BLK, c->inner_info.size_bytes),
+		.cached_bytes =
+			MIN(c->map.data_blocks * BLK, (uint64_t)atomic_load(&c->size_bytes)),
 		.dirty_bytes = c->dirty_slots * BLK,
 		.max_dirty_bytes = c->wb_conf.max_dirty_bytes,
 		.sent_bytes = MIN(destage_sent_bytes(c), c->dirty_slots * BLK),

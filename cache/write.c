@@ -519,10 +519,18 @@ void throttle_timer_fired(struct task *t)
 	cache_unlock(c, &todo);
 }
 
-void write_cancel(struct cache *c, struct held *held, struct todo *todo)
+void write_cancel(struct cache *c, struct held *held, struct list_node *cancelled,
+		  struct todo *todo)
 {
 	struct write_op *op = container_of(held, struct write_op, held);
 
+	/* The base of a partly written block may have to come from afar. */
+	for (unsigned i = 0; i < 2; i++) {
+		struct held *base = op->edge[i].base.dev_data;
+
+		if (base && !((uintptr_t)base & 1))
+			read_cancel(c, base, cancelled);
+	}
 	if (!op->waiting || list_empty(&op->link))
 		return;
 	list_del(&op->link);

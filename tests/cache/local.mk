@@ -12,12 +12,14 @@ UNIT_TESTS += \
 	tests/cache/plan-test \
 	tests/cache/recorder-test \
 	tests/cache/sim-test \
-	tests/cache/threads-test
+	tests/cache/threads-test \
+	tests/cache/trust-test
 cache_rig = tests/cache/rig.c tests/cache/rig.h
 tests_cache_damage_test_SOURCES = tests/cache/damage-test.c $(cache_rig)
 tests_cache_interleave_test_SOURCES = tests/cache/interleave-test.c $(cache_rig)
 tests_cache_model_test_SOURCES = tests/cache/model-test.c tests/cache/model.c tests/cache/model.h
 tests_cache_nth_test_SOURCES = tests/cache/nth-test.c $(cache_rig)
+tests_cache_trust_test_SOURCES = tests/cache/trust-test.c $(cache_rig)
 
 # The real program's directories: read by a second reader, and cut by a power failure.
 cache_scripts = tests/cache/format-oracle.sh tests/cache/power-cut.sh tests/cache/far-order.sh

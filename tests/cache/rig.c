@@ -123,6 +123,8 @@ int rig_open(struct rig *rig)
 	rig->lio = simdisk_open(rig->disk, rig->sim);
 	rig->store = simindex_open(rig->index);
 	conf.inner = simfar_create(rig->sim, rig->far);
+	if (rig->offline)
+		simfar_cut(rig->far, false);
 	conf.sched = sim_sched(rig->sim);
 	conf.lio = rig->lio;
 	conf.index = rig->store;
@@ -131,6 +133,8 @@ int rig_open(struct rig *rig)
 	conf.max_dirty_bytes = rig->max_dirty_bytes;
 	conf.max_dirty_age_ns = rig->max_dirty_age_ns;
 	conf.no_readahead = true;
+	conf.trust = rig->trust;
+	conf.force_push = rig->force_push;
 	conf.progress = progress;
 	conf.progress_ctx = rig;
 	rig->cache = cache_create(&conf);

@@ -55,6 +55,9 @@ struct rig {
 	struct err err;        /* of the last rig_open() */
 	uint64_t size;
 	uint64_t limit_bytes, max_dirty_bytes, max_dirty_age_ns;
+	enum cache_trust trust;
+	bool force_push;
+	bool offline;   /* nobody answers when it is opened */
 	bool doomed;    /* rig_will_be_killed() */
 	bool lenient;   /* requests may fail */
 	bool races;     /* changes may overlap reads in flight; those are not checked then */
