@@ -14,11 +14,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#ifdef HAVE_LIBSYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
 
+#include "cmd/background.h"
 #include "cmd/cmd.h"
+#include "cmd/notify.h"
 #include "cmd/place.h"
 #include "control/socket.h"
 #include "core/cleanup.h"
@@ -28,35 +27,11 @@
 /* How long a client of `nearblk umount` has to fetch the last word before the process ends. */
 #define LAST_WORD_NS (2 * NSEC_PER_SEC)
 #define WAKE_UP_NS (5 * NSEC_PER_SEC)
+/* How often to look whether the volume has grown, and what to tell systemd. */
+#define LOOK_NS (2 * NSEC_PER_SEC)
 
 /* Ends the signal thread; from outside it means nothing. */
 #define QUIT_SIGNAL SIGUSR2
-
-static void notify_systemd(const char *state)
-{
-#ifdef HAVE_LIBSYSTEMD
-	sd_notify(0, state);
-#else
-	(void)state;
-#endif
-}
-
-/* Tell whoever started us: 'E' why it failed, 'R' that it is ready. False: nobody listens. */
-static bool tell_parent(int *fd, char kind, const char *text)
-{
-	char message[sizeof(struct err) + 2];
-	int n;
-
-	if (*fd < 0) {
-		if (*text)
-			cmd_fail("%s", text);
-		return true;
-	}
-	n = snprintf(message, sizeof(message), "%c%s", kind, text);
-	n = write(*fd, message, (size_t)n) == n;
-	close(steal_fd(*fd));
-	return n;
-}
 
 /* ---- signals ---- */
 
@@ -360,7 +335,7 @@ static void wait_change(struct daemon *d, uint64_t deadline_ns)
 	pthread_cond_timedwait(&d->changed, &d->lock, &ts);
 }
 
-enum action { ACT_KICK, ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
+enum action { ACT_LOOK, ACT_KICK, ACT_STOP, ACT_UMOUNT, ACT_DRAIN, ACT_END };
 
 /* What is to be done next; waits until there is something. */
 static enum action next_action(struct daemon *d)
@@ -385,14 +360,41 @@ static enum action next_action(struct daemon *d)
 			d->deadline_ns = after(d->conf->stop_timeout_ns);
 		if (d->umount == UMOUNT_WANTED && d->phase == PHASE_MOUNTED)
 			return ACT_UMOUNT;
-		wait_change(d, going ? d->deadline_ns : UINT64_MAX);
+		if (clock_monotonic_ns() >= d->look_ns) {
+			d->look_ns = after(LOOK_NS);
+			return ACT_LOOK;
+		}
+		wait_change(d, going ? MIN(d->deadline_ns, d->look_ns) : d->look_ns);
 	}
+}
+
+/* What changes without telling us. */
+static void look(struct daemon *d)
+{
+	int r = cache_grow(d->stack.cache);
+	struct blk_info info;
+	char size[16];
+
+	notify_status(d->stack.cache, d->notified);
+	if (r < 0)
+		log_warning("the volume has grown, which cannot be written down: %s", strerror(-r));
+	if (r <= 0)
+		return;
+	blk_info(d->stack.cache, &info);
+	log_info("the volume has grown to %s (%" PRIu64 " bytes)",
+		 format_size(info.size_bytes, size), info.size_bytes);
+	/* Asks the kernel, which may ask us: not once its side is gone. */
+	if (!d->draining)
+		mount_size_changed(d->mount);
 }
 
 static void serve(struct daemon *d)
 {
 	for (;;) {
 		switch (next_action(d)) {
+		case ACT_LOOK:
+			look(d);
+			break;
 		case ACT_KICK:
 			blk_kick(d->stack.cache);
 			break;
@@ -492,46 +494,24 @@ static int stop(struct daemon *d, bool was_up)
 	return was_up ? log_end(d, st.dirty_bytes, unsafe, why) : EXIT_FAILED;
 }
 
-/* No descriptor, terminal, directory or mask of the caller stays with us; but what it hears from
- * us. */
-static void leave_caller(struct daemon *d, int *ready_fd)
-{
-	setsid();
-	/* The pipe becomes 3; everything above it goes. */
-	if (*ready_fd != 3) {
-		dup2(*ready_fd, 3);
-		*ready_fd = 3;
-	}
-	close_range(4, ~0u, 0);
-	fcntl(*ready_fd, F_SETFD, FD_CLOEXEC);
-	if (chdir("/") < 0)
-		log_warning("cannot leave the working directory: %s", strerror(errno));
-}
-
-/*
- * Helpers may still have spoken on the terminal while we started; from now on nobody does. The last
- * words of a failed assertion go where the log goes.
- */
-static void leave_terminal(void)
-{
-	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	cleanup_close int log = log_stream();
-
-	if (null < 0)
-		return;
-	for (int fd = 0; fd <= 2; fd++)
-		dup2(fd == 2 && log >= 0 ? log : null, fd);
-}
-
 /* What the one who mounts should know before it relies on the volume; empty: nothing. */
 static const char *warning(struct daemon *d, char text[DAMAGE_TEXT_MAX])
 {
 	struct cache_status st;
 
+	size_t n = 0;
+
 	cache_status(d->stack.cache, &st);
-	if (st.state != CACHE_DAMAGED)
-		return "";
-	damage_text(d->stack.cache, d->conf->stack.cache_dir, text);
+	text[0] = '\0';
+	if (st.state == CACHE_DAMAGED)
+		damage_text(d->stack.cache, d->conf->stack.cache_dir, text);
+	n = strlen(text);
+	if (*d->stack.offline.text)
+		snprintf(text + n, DAMAGE_TEXT_MAX - n,
+			 "%smounted offline: %.240s; what is cached can be read, writes are kept "
+			 "until "
+			 "it answers",
+			 n ? "; " : "", d->stack.offline.text);
 	return text;
 }
 
@@ -563,27 +543,28 @@ int daemon_run(const struct daemon_config *conf)
 	init(d, conf);
 	umask(077);
 	if (!conf->foreground)
-		leave_caller(d, &ready_fd);
+		background_leave_caller(&ready_fd);
 	r = open_log(conf, &err);
 	if (r < 0) {
-		tell_parent(&ready_fd, 'E', err.text);
+		background_tell(&ready_fd, 'E', err.text);
 		return EXIT_FAILED;
 	}
 	mount_protect_process();
 	r = start_signals(d, &err);
 	if (r < 0) {
-		tell_parent(&ready_fd, 'E', err.text);
+		background_tell(&ready_fd, 'E', err.text);
 		return EXIT_FAILED;
 	}
 	r = start(d, &err);
 	up = r == 0;
 	if (up) {
 		if (!conf->foreground)
-			leave_terminal();
+			background_leave_terminal();
 		log_info("%s is mounted on %s, cache in %s", d->conf->stack.leaf.url.text,
 			 conf->mountpoint, conf->stack.cache_dir);
 		notify_systemd("READY=1");
-		if (!tell_parent(&ready_fd, 'R', warning(d, text))) {
+		notify_status(d->stack.cache, d->notified);
+		if (!background_tell(&ready_fd, 'R', warning(d, text))) {
 			log_warning("whoever asked for the mount is gone; unmounting");
 			handle_signal(d, SIGTERM);
 		}
@@ -592,7 +573,7 @@ int daemon_run(const struct daemon_config *conf)
 	status = stop(d, up);
 	stop_signals(d);
 	if (!up)
-		tell_parent(&ready_fd, 'E', err.text);
+		background_tell(&ready_fd, 'E', err.text);
 	pthread_cond_destroy(&d->changed);
 	pthread_mutex_destroy(&d->lock);
 	log_close();

@@ -14,6 +14,7 @@
 
 #include "cache/cache.h"
 #include "cmd/damage.h"
+#include "cmd/notify.h"
 #include "cmd/stack.h"
 #include "control/server.h"
 #include "core/clock.h"
@@ -95,6 +96,8 @@ struct daemon {
 
 	struct cache_drain drain; /* the main thread's */
 	bool draining;            /* main thread only: drain was submitted */
+	uint64_t look_ns;         /* main thread only, like all below: when to look() next */
+	char notified[NOTIFY_STATUS_MAX];
 };
 
 /*

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/deliver.h"
 #include "cmd/progress.h"
 #include "cmd/volume.h"
 #include "core/cleanup.h"
@@ -83,6 +84,19 @@ static int report(struct volume *v, enum job_end end, const json_t *last, const 
 	return volume_not_done(v, end, last, err, true, suffix);
 }
 
+/* Options that say how to reach a volume, which a daemon knows already. */
+static bool needs_cache_dir(const struct option_set *set)
+{
+	static const enum option_id id[] = { OPT_URL,       OPT_CREDENTIALS,     OPT_INITIATOR_NAME,
+					     OPT_SESSIONS,  OPT_CONNECT_TIMEOUT, OPT_HEADER_DIGEST,
+					     OPT_FORCE_PUSH };
+
+	for (size_t i = 0; i < ARRAY_SIZE(id); i++)
+		if (set->value[id[i]].given)
+			return true;
+	return false;
+}
+
 int cmd_flush(struct option_set *set)
 {
 	uint64_t deadline_ns =
@@ -91,8 +105,19 @@ int cmd_flush(struct option_set *set)
 	json_t *last = NULL;
 	struct volume v;
 	enum job_end end;
-	int r = volume_find(set->operand[0], &v, &err);
+	int r;
 
+	if (set->operands && set->value[OPT_CACHE_DIR].given)
+		return cmd_usage(set, "MOUNTPOINT or --cache-dir, not both");
+	if (set->value[OPT_CACHE_DIR].given)
+		return deliver(set);
+	if (!set->operands)
+		return cmd_usage(set,
+				 "which volume? Say MOUNTPOINT, or --cache-dir DIR for one that "
+				 "is not mounted");
+	if (needs_cache_dir(set))
+		return cmd_usage(set, "options of how to reach a volume go with --cache-dir");
+	r = volume_find(set->operand[0], &v, &err);
 	if (r < 0)
 		return cmd_fail("%s", err.text);
 	interrupt_catch();

@@ -1,15 +1,19 @@
 bin_PROGRAMS += nearblk
 nearblk_SOURCES = \
+	cmd/background.c cmd/background.h \
 	cmd/check.c \
+	cmd/choose.c cmd/choose.h \
 	cmd/cmd.h \
 	cmd/daemon.c cmd/daemon.h \
 	cmd/damage.c cmd/damage.h \
+	cmd/deliver.c cmd/deliver.h \
 	cmd/discover.c \
 	cmd/drop.c \
 	cmd/flush.c \
 	cmd/initiator.c cmd/initiator.h \
 	cmd/main.c \
 	cmd/mount.c \
+	cmd/notify.c cmd/notify.h \
 	cmd/offline.c cmd/offline.h \
 	cmd/options.c cmd/options.h \
 	cmd/place.c cmd/place.h \

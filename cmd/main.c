@@ -15,7 +15,7 @@ static const struct command commands[] = {
 	  cmd_mount },
 	{ "umount", CMD_UMOUNT, "MOUNTPOINT", "send what is dirty, then unmount", 1, 1,
 	  cmd_umount },
-	{ "flush", CMD_FLUSH, "MOUNTPOINT", "wait until every write is durable far away", 1, 1,
+	{ "flush", CMD_FLUSH, "[MOUNTPOINT]", "wait until every write is durable far away", 0, 1,
 	  cmd_flush },
 	{ "warm", CMD_WARM, "MOUNTPOINT", "fetch data into the cache ahead of use", 1, 1,
 	  cmd_warm },

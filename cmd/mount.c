@@ -15,15 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cmd/choose.h"
 #include "cmd/cmd.h"
 #include "cmd/daemon.h"
-#include "cmd/initiator.h"
 #include "cmd/place.h"
 #include "cmd/progress.h"
 #include "core/cleanup.h"
 #include "core/parse.h"
 #include "mount/attach.h"
-#include "transport/credentials.h"
 
 /* Where the directory for the cache is not chosen: NAME under the state directory. */
 static int choose_cache_dir(const struct option_value *given, const struct url *url,
@@ -62,28 +61,6 @@ static int choose_log(const char *text, char ret[PATH_MAX], struct err *err)
 		return 0;
 	}
 	return place_absolute(text, ret, err);
-}
-
-static int choose_leaf(const struct option_value *v, const char *url, struct leaf_config *leaf,
-		       struct err *err)
-{
-	int r = url_parse(url, false, &leaf->url, err);
-
-	if (r < 0)
-		return r;
-	if (v[OPT_CREDENTIALS].given)
-		r = credentials_load(v[OPT_CREDENTIALS].text, &leaf->credentials, err);
-	else
-		r = credentials_default(&leaf->credentials, err);
-	if (r < 0)
-		return r == -EINVAL ? -EBADMSG : r; /* a wrong file is not a wrong command line */
-	leaf->sessions = (unsigned)v[OPT_SESSIONS].number;
-	leaf->connect_timeout_ns = v[OPT_CONNECT_TIMEOUT].number;
-	leaf->header_digest = v[OPT_HEADER_DIGEST].number;
-	leaf->read_only = v[OPT_READ_ONLY].number;
-	if (leaf->url.scheme != URL_ISCSI && leaf->url.scheme != URL_ISER)
-		return 0;
-	return initiator_name(v[OPT_INITIATOR_NAME].text, leaf->initiator_name, err);
 }
 
 static int choose_faults(const struct option_value *v, struct stack_config *stack, struct err *err)
@@ -125,6 +102,8 @@ static int configure(struct option_set *set, struct daemon_config *conf, struct 
 	if (r == 0)
 		r = choose_log(v[OPT_LOG].text, conf->log, err);
 	if (r == 0)
+		r = choose_outage(v[OPT_ON_OUTAGE].text, &stack->leaf, err);
+	if (r == 0)
 		r = choose_faults(&v[OPT_DEBUG_FAULT], stack, err);
 	if (r < 0)
 		return r;
@@ -133,6 +112,9 @@ static int configure(struct option_set *set, struct daemon_config *conf, struct 
 	stack->max_dirty_age_ns = v[OPT_MAX_DIRTY_AGE].number;
 	stack->read_only = v[OPT_READ_ONLY].number;
 	stack->no_readahead = v[OPT_NO_READAHEAD].number;
+	stack->trust = (enum cache_trust)v[OPT_TRUST_CACHE].number;
+	stack->force_push = v[OPT_FORCE_PUSH].number;
+	stack->may_be_offline = true;
 	stack->delay_ns = v[OPT_DEBUG_DELAY].number;
 	stack->count = v[OPT_DEBUG_COUNT].number;
 	if (strcmp(conf->log, "stderr") == 0 && !v[OPT_FOREGROUND].number)

@@ -12,7 +12,7 @@ static const struct option_def defs[OPT_COUNT] = {
 		.name = "cache-dir", .type = OPTION_TEXT, .arg = "DIR",
 		.help = "this volume's own directory; holds the only copy of writes not yet sent",
 		.initial_help = "made from the URL, see nearblk(1)",
-		.commands = CMD_MOUNT | CMD_CHECK,
+		.commands = CMD_MOUNT | CMD_CHECK | CMD_FLUSH,
 	},
 	[OPT_CACHE_SIZE] = {
 		.name = "cache-size", .type = OPTION_SIZE, .arg = "SIZE", .min = CACHE_LIMIT_MIN,
@@ -33,13 +33,14 @@ static const struct option_def defs[OPT_COUNT] = {
 	},
 	[OPT_SESSIONS] = {
 		.name = "sessions", .type = OPTION_NUMBER, .arg = "N", .initial = "4", .min = 1,
-		.max = 64, .help = "parallel connections to the far side", .commands = CMD_MOUNT,
+		.max = 64, .help = "parallel connections to the far side",
+		.commands = CMD_MOUNT | CMD_FLUSH,
 	},
 	[OPT_CONNECT_TIMEOUT] = {
 		.name = "connect-timeout", .type = OPTION_DURATION, .arg = "TIME",
 		.initial = "30s", .min = 100 * NSEC_PER_MSEC, .max = DAY_NS,
 		.help = "give up the first connection after this time",
-		.commands = CMD_MOUNT | CMD_DISCOVER,
+		.commands = CMD_MOUNT | CMD_DISCOVER | CMD_FLUSH,
 	},
 	[OPT_STOP_TIMEOUT] = {
 		.name = "stop-timeout", .type = OPTION_DURATION, .arg = "TIME", .initial = "60s",
@@ -58,17 +59,18 @@ static const struct option_def defs[OPT_COUNT] = {
 	[OPT_CREDENTIALS] = {
 		.name = "credentials", .type = OPTION_TEXT, .arg = "FILE",
 		.help = "CHAP names and passwords; refused if others can read it",
-		.commands = CMD_MOUNT | CMD_DISCOVER,
+		.commands = CMD_MOUNT | CMD_DISCOVER | CMD_FLUSH,
 	},
 	[OPT_INITIATOR_NAME] = {
 		.name = "initiator-name", .type = OPTION_TEXT, .arg = "NAME",
 		.help = "iSCSI name of this host",
 		.initial_help = "from /etc/iscsi/initiatorname.iscsi, else made once and kept",
-		.commands = CMD_MOUNT | CMD_DISCOVER,
+		.commands = CMD_MOUNT | CMD_DISCOVER | CMD_FLUSH,
 	},
 	[OPT_HEADER_DIGEST] = {
 		.name = "header-digest", .type = OPTION_FLAG,
-		.help = "offer CRC32C checksums of iSCSI headers", .commands = CMD_MOUNT,
+		.help = "offer CRC32C checksums of iSCSI headers",
+		.commands = CMD_MOUNT | CMD_FLUSH,
 	},
 	[OPT_ALLOW_OTHER] = {
 		.name = "allow-other", .type = OPTION_FLAG,
@@ -105,6 +107,23 @@ static const struct option_def defs[OPT_COUNT] = {
 		.name = "no-readahead", .type = OPTION_FLAG,
 		.help = "fetch only what is asked for", .commands = CMD_MOUNT,
 	},
+	[OPT_ON_OUTAGE] = {
+		.name = "on-outage", .type = OPTION_TEXT, .arg = "wait|timeout:TIME|eio",
+		.initial = "wait",
+		.help = "what becomes of reads that need the far side while it cannot be reached",
+		.commands = CMD_MOUNT,
+	},
+	[OPT_TRUST_CACHE] = {
+		.name = "trust-cache", .type = OPTION_CHOICE, .choices = "auto|always|never",
+		.arg = "WHEN", .initial = "auto",
+		.help = "is what was cached before still right: auto compares samples, always, never",
+		.commands = CMD_MOUNT,
+	},
+	[OPT_FORCE_PUSH] = {
+		.name = "force-push", .type = OPTION_FLAG,
+		.help = "send what is dirty also to a volume that was changed elsewhere meanwhile",
+		.commands = CMD_MOUNT | CMD_FLUSH,
+	},
 	[OPT_OPTIONS] = {
 		.name = "options", .short_name = 'o', .type = OPTION_MOUNT,
 		.arg = "KEY[=VALUE],...",
@@ -135,6 +154,11 @@ static const struct option_def defs[OPT_COUNT] = {
 		.name = "timeout", .type = OPTION_DURATION, .arg = "TIME", .max = 365 * DAY_NS,
 		.help = "stop waiting after this time (exit status 3)",
 		.initial_help = "wait as long as it takes", .commands = CMD_UMOUNT | CMD_FLUSH,
+	},
+	[OPT_URL] = {
+		.name = "url", .type = OPTION_TEXT, .arg = "URL",
+		.help = "with --cache-dir: where the volume is now",
+		.initial_help = "as at the last mount", .commands = CMD_FLUSH,
 	},
 	[OPT_ALL] = {
 		.name = "all", .type = OPTION_FLAG,

@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cache/cache.h"
 #include "cache/lio.h"
 #include "cmd/place.h"
 #include "control/socket.h"
@@ -230,6 +229,12 @@ static int open_leaf(const struct stack_config *conf, struct stack *s, bool fres
 	leaf.fence_at_start = !fresh && !s->identity.clean;
 	leaf.high_water = note_high_water;
 	leaf.high_water_ctx = s;
+	if (conf->may_be_offline && s->identity.volume[0]) {
+		leaf.known.size_bytes = s->identity.size_bytes;
+		leaf.known.sector_bytes = s->identity.sector_bytes;
+		memcpy(leaf.known.identity, s->identity.volume, sizeof(leaf.known.identity));
+		leaf.offline_why = &s->offline;
+	}
 	r = leaf_create(&leaf, &s->leaf, err);
 	if (r == 0)
 		r = cover_leaf(conf, s, err);
@@ -312,6 +317,8 @@ int stack_open(const struct stack_config *conf, struct stack *s, struct err *err
 		.max_dirty_age_ns = conf->max_dirty_age_ns,
 		.read_only = conf->read_only,
 		.no_readahead = conf->no_readahead,
+		.trust = conf->trust,
+		.force_push = conf->force_push,
 	};
 	s->cache = cache_create(&cache);
 	if (!s->cache)

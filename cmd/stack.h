@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cache/cache.h"
 #include "cache/identity.h"
 #include "cache/index.h"
 #include "cache/lio.h"
@@ -27,6 +28,9 @@ struct stack_config {
 	uint64_t max_dirty_age_ns;
 	bool read_only;
 	bool no_readahead;
+	enum cache_trust trust;
+	bool force_push;
+	bool may_be_offline; /* a volume that is known need not answer */
 	/* Debugging: filters between cache and leaf. */
 	uint64_t delay_ns; /* every answer of the far side comes this much later */
 	struct filter_fault_rule fault[FILTER_FAULT_RULES];
@@ -39,6 +43,7 @@ struct stack {
 	struct lio *lio; /* holds the lock on the directory */
 	struct index_store *index;
 	struct cache_identity identity;
+	struct err offline;    /* why nobody answered at the start; empty: somebody did */
 	struct blk_dev *leaf;  /* owned until the cache has it */
 	struct blk_dev *count; /* the counting filter, inside of the above; NULL: none */
 	struct blk_dev *cache; /* the top; NULL until it is created */
@@ -61,7 +66,9 @@ int stack_prepare_dir(const char *dir, struct err *err);
  * Build and start all of it: lock of the prepared directory, identity, leaf, cache. 0 with the
  * volume ready in s->cache; or -errno with @err, then stack_close() is still due. The directory is
  * bound to the volume at the first start; another volume, or one that shrank, is refused with
- * -EMEDIUMTYPE, a directory in use by another daemon with -EBUSY.
+ * -EMEDIUMTYPE, as is one changed elsewhere while there is dirty data (without force_push), a
+ * directory in use by another daemon with -EBUSY. With may_be_offline s->offline may say that
+ * nobody answers yet.
  */
 int stack_open(const struct stack_config *conf, struct stack *s, struct err *err);
 

@@ -1,5 +1,6 @@
 # Tests of the whole on real parts: a private tgtd, namespaces with an emulated line, FUSE, loop, fio.
 INTEGRATION_TESTS = \
+	tests/integration/changed.sh \
 	tests/integration/cold-read.sh \
 	tests/integration/consumers.sh \
 	tests/integration/discover.sh \
@@ -11,6 +12,7 @@ INTEGRATION_TESTS = \
 	tests/integration/iscsi-outage.sh \
 	tests/integration/kill9.sh \
 	tests/integration/life.sh \
+	tests/integration/offline-mount.sh \
 	tests/integration/places.sh \
 	tests/integration/refusals.sh \
 	tests/integration/small-cache.sh \
