@@ -118,13 +118,6 @@ static int by_block(const void *a, const void *b)
 	return x->seq > y->seq ? -1 : x->seq < y->seq; /* newest first */
 }
 
-static int range_by_seq(const void *a, const void *b)
-{
-	const struct plan_range *x = a, *y = b;
-
-	return x->seq > y->seq ? -1 : x->seq < y->seq; /* newest first */
-}
-
 static int range_by_block(const void *a, const void *b)
 {
 	const struct plan_range *x = a, *y = b;
@@ -159,35 +152,82 @@ static void newest_blocks(struct plan *p)
 	p->nblocks = kept;
 }
 
+/* ---- ranges ---- */
+
+/* The ranges that cover the block at hand and some that end before it, the newest first. */
+struct heap {
+	const struct plan_range **at;
+	size_t n;
+};
+
+static void heap_push(struct heap *h, const struct plan_range *z)
+{
+	size_t i = h->n++;
+
+	for (; i && h->at[(i - 1) / 2]->seq < z->seq; i = (i - 1) / 2)
+		h->at[i] = h->at[(i - 1) / 2];
+	h->at[i] = z;
+}
+
+static void heap_pop(struct heap *h)
+{
+	const struct plan_range *z = h->at[--h->n];
+	size_t i = 0, child;
+
+	while ((child = 2 * i + 1) < h->n) {
+		if (child + 1 < h->n && h->at[child + 1]->seq > h->at[child]->seq)
+			child++;
+		if (h->at[child]->seq < z->seq)
+			break;
+		h->at[i] = h->at[child];
+		i = child;
+	}
+	h->at[i] = z;
+}
+
+/* One more piece of the flat ranges, behind all others. */
+static int add_piece(struct plan *flat, const struct plan_range *z, uint64_t blk, uint64_t end)
+{
+	struct plan_range *last = flat->nranges ? &flat->range[flat->nranges - 1] : NULL;
+
+	if (!last || last->seq != z->seq || last->blk + last->n != blk)
+		return add_range(flat, blk, end - blk, z->seq, z->kind);
+	last->n += end - blk;
+	return 0;
+}
+
 /*
- * Make the ranges disjoint, the newest on top: each range loses what newer ones
- * cover. Ranges are few beside blocks, so the simple way does.
+ * Make the ranges disjoint, the newest on top: from the lowest block up, each piece ends where the
+ * newest of those that cover it ends or the next one begins. A guest that trims a file system
+ * writes many thousands into one epoch.
  */
 static int flatten_ranges(struct plan *p)
 {
+	struct heap h = { malloc(p->nranges * sizeof(*h.at)), 0 };
 	struct plan flat = { 0 };
-	int r = 0;
+	uint64_t at = 0;
+	size_t next = 0;
+	int r = h.at ? 0 : -ENOMEM;
 
-	qsort(p->range, p->nranges, sizeof(*p->range), range_by_seq);
-	for (size_t i = 0; i < p->nranges && r == 0; i++) {
-		struct plan_range z = p->range[i];
-		uint64_t at = z.blk, end = z.blk + z.n;
-		size_t before = flat.nranges;
+	qsort(p->range, p->nranges, sizeof(*p->range), range_by_block);
+	while (r == 0 && (next < p->nranges || h.n)) {
+		uint64_t end;
 
-		for (size_t k = 0; k < before && at < end && r == 0; k++) {
-			const struct plan_range *f = &flat.range[k];
-
-			if (f->blk + f->n <= at || f->blk >= end)
-				continue;
-			if (f->blk > at)
-				r = add_range(&flat, at, f->blk - at, z.seq, z.kind);
-			at = flat.range[k].blk + flat.range[k].n;
+		if (!h.n)
+			at = p->range[next].blk;
+		while (next < p->nranges && p->range[next].blk <= at)
+			heap_push(&h, &p->range[next++]);
+		if (h.at[0]->blk + h.at[0]->n <= at) {
+			heap_pop(&h);
+			continue;
 		}
-		if (r == 0 && at < end)
-			r = add_range(&flat, at, end - at, z.seq, z.kind);
-		if (flat.nranges)
-			qsort(flat.range, flat.nranges, sizeof(*flat.range), range_by_block);
+		end = h.at[0]->blk + h.at[0]->n;
+		if (next < p->nranges)
+			end = MIN(end, p->range[next].blk);
+		r = add_piece(&flat, h.at[0], at, end);
+		at = end;
 	}
+	free(h.at);
 	free(p->range);
 	p->range = flat.range;
 	p->nranges = flat.nranges;

@@ -347,6 +347,46 @@ START_TEST(test_long_discard)
 }
 END_TEST
 
+/*
+ * A trimmed file system: very many discards in one epoch, over zeroes. The way that looks at each
+ * pair takes minutes.
+ */
+START_TEST(test_many_ranges)
+{
+	const uint64_t many = 60000;
+	struct plan plan = { 0 };
+	uint64_t discarded = 0, zeroed = 0;
+
+	for (uint64_t i = 0; i < many; i++) {
+		struct format_record r = {
+			.seq = 1 + i, .blk = 7 * i, .nblocks = 5, .kind = FORMAT_DISCARD
+		};
+
+		if (i == 0)
+			r = (struct format_record){ .seq = 1 + i,
+						    .blk = 0,
+						    .nblocks = (uint32_t)(7 * many),
+						    .kind = FORMAT_ZERO };
+		ck_assert_int_eq(plan_add(&plan, &r, 1, NULL, 0, many, 1, many), 0);
+	}
+	ck_assert_int_eq(plan_finish(&plan, &plain, 1, many), 0);
+	for (size_t i = 0; i < plan.ncommands; i++) {
+		const struct plan_command *cmd = &plan.command[i];
+
+		if (i)
+			ck_assert_uint_ge(cmd->blk,
+					  plan.command[i - 1].blk + plan.command[i - 1].n);
+		if (cmd->kind == FORMAT_DISCARD)
+			discarded += cmd->n;
+		else
+			zeroed += cmd->n;
+	}
+	ck_assert_uint_eq(discarded, (many - 1) * 5);
+	ck_assert_uint_eq(zeroed, 7 * many - (many - 1) * 5);
+	plan_fini(&plan);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("plan");
@@ -356,6 +396,7 @@ int main(void)
 	tcase_add_test(tc, test_nothing_added);
 	tcase_add_test(tc, test_cut);
 	tcase_add_test(tc, test_long_discard);
+	tcase_add_test(tc, test_many_ranges);
 	tcase_add_test(tc, test_random);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
