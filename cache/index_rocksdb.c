@@ -494,14 +494,35 @@ static int open_db(struct index_rocksdb *d)
 	return -EBADMSG;
 }
 
+/* The directory, its name durable: else a power cut could take the whole index with it. */
+static int make_dir(const char *path)
+{
+	cleanup_close int parent_fd = -1;
+	cleanup_free char *parent = NULL;
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && !S_ISDIR(st.st_mode) && unlink(path) < 0)
+		return -errno;
+	if (mkdir(path, 0700) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	if (asprintf(&parent, "%s/..", path) < 0) {
+		parent = NULL;
+		return -ENOMEM;
+	}
+	parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return parent_fd < 0 || fsync(parent_fd) < 0 ? -errno : 0;
+}
+
 /* Make an empty store in place of whatever is there. @text: NULL, or RocksDB's reason to free. */
 static int make_db(struct index_rocksdb *d, char **text)
 {
 	static const char key[] = { KEY_META };
 	uint8_t meta[sizeof(meta_magic) + sizeof(d->cache_uuid)];
-	int r = clear_dir(d->path);
+	int r = make_dir(d->path); /* somebody may have removed it */
 
 	*text = NULL;
+	if (r == 0)
+		r = clear_dir(d->path);
 	if (r < 0)
 		return r;
 	d->db = rocksdb_open(d->options, d->path, text);
@@ -555,25 +576,6 @@ static const struct index_store_ops rdb_ops = {
 	.wipe = rdb_wipe,
 	.destroy = rdb_destroy,
 };
-
-/* The directory, its name durable: else a power cut could take the whole index with it. */
-static int make_dir(const char *path)
-{
-	cleanup_close int parent_fd = -1;
-	cleanup_free char *parent = NULL;
-	struct stat st;
-
-	if (lstat(path, &st) == 0 && !S_ISDIR(st.st_mode) && unlink(path) < 0)
-		return -errno;
-	if (mkdir(path, 0700) < 0)
-		return errno == EEXIST ? 0 : -errno;
-	if (asprintf(&parent, "%s/..", path) < 0) {
-		parent = NULL;
-		return -ENOMEM;
-	}
-	parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return parent_fd < 0 || fsync(parent_fd) < 0 ? -errno : 0;
-}
 
 int index_rocksdb_open(const char *path, const uint8_t cache_uuid[16], struct index_store **ret,
 		       struct err *err)
