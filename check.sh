@@ -200,6 +200,7 @@ stage_sanitize-thread() {
 		case $test in
 		tests/policy/* | tests/bench/*) ;;
 		tests/cache/damage-test | tests/cache/nth-test | tests/cache/interleave-test) ;;
+		tests/cache/headers-test | tests/cache/space-test) ;;
 		tests/cache/sim-test | tests/cache/map-test | tests/cache/format-test | tests/cache/plan-test) ;;
 		*-test) threaded+=("$test") ;;
 		esac

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Appending batches of records to segments, for the guest log and the clean
- * store alike; and, for the log, making it durable.
+ * store alike. Making the log durable is in sync.c.
  *
  * One batch of an appender is in flight at a time; what arrives meanwhile waits in `pending` and
  * becomes the next batch together (group commit). So batch k + 1 on disk says that
@@ -11,10 +11,9 @@
  * An append that fails goes to the next segment again with the same sequence
  * numbers and the same bytes, before anything later is acknowledged: so there is never a
  * hole to be explained by a void record. After APPEND_TRIES the log has failed: everything waiting
- * and everything later ends with -EIO.
- *
- * fdatasync that fails poisons the segment: the kernel may have dropped the
- * pages, so it is never tried again. The log has failed then.
+ * and everything later ends with -EIO. But one that finds the disk full (a file system that writes
+ * elsewhere than where the segment's blocks were filled) waits for room and is sent to the same
+ * place again: what stands there then was never acknowledged.
  */
 #include <assert.h>
 #include <errno.h>
@@ -25,8 +24,6 @@
 #include "core/log.h"
 
 #define APPEND_TRIES 4
-/* How long durable_seq may stay untold on disk while dirty data waits. */
-#define MARK_DELAY_NS (50 * NSEC_PER_MSEC)
 
 static void batch_done(struct lio_op *lop, int result);
 
@@ -315,6 +312,12 @@ void append_kick(struct appender *a, struct todo *todo)
 			append_fail(a, -EIO, todo);
 			return;
 		}
+		if (a->no_room && c->disk_full && !c->stopping) {
+			if (a->class == FORMAT_CLEAN)
+				append_fail(a, -ENOSPC, todo);
+			return;
+		}
+		a->no_room = false;
 		if (a->head >= 0 && !fits(c, a, 1, format_payload(&op->record)))
 			append_seal(a, todo);
 		if (a->head < 0 && !open_head(a, op->control)) {
@@ -365,16 +368,25 @@ void append_submit(struct appender *a, struct append_op *op, struct todo *todo)
 	append_kick(a, todo);
 }
 
+static bool no_room(int result)
+{
+	return result == -ENOSPC || result == -EDQUOT;
+}
+
 /* The batch did not reach the file: all of it goes to the front again, for another segment. */
 static void batch_failed(struct appender *a, int result, struct todo *todo)
 {
 	struct cache *c = a->cache;
-	struct segment *s = &c->seg[a->head];
 	struct list_node retry, *n;
 
-	a->failures++;
-	s->poisoned = true;
-	append_seal(a, todo);
+	a->no_room = no_room(result);
+	if (a->no_room) {
+		janitor_disk_full(c);
+	} else {
+		a->failures++;
+		c->seg[a->head].poisoned = true;
+		append_seal(a, todo);
+	}
 	/* They have their numbers, so they come first, and whatever would make room comes behind
 	 * them. */
 	list_for_each(n, &a->flight)
@@ -386,10 +398,35 @@ static void batch_failed(struct appender *a, int result, struct todo *todo)
 	if (a->class == FORMAT_CLEAN) {
 		append_fail(a, result, todo);
 		a->failures = 0;
+	} else if (a->no_room && c->stopping) {
+		append_fail(a, -ESHUTDOWN, todo);
 	} else if (a->failures >= APPEND_TRIES) {
 		log_fail(c, todo);
 		append_fail(a, -EIO, todo);
 	}
+}
+
+/* The log grew by the batch in flight. */
+static void log_grew(struct appender *a)
+{
+	struct cache *c = a->cache;
+	struct segment *s = &c->seg[a->head];
+	bool data = false;
+
+	s->unsynced = true;
+	s->last_seq = a->batch.record[a->batch.nrecords - 1].seq;
+	for (uint32_t i = 0; i < a->batch.nrecords; i++) {
+		const struct format_record *r = &a->batch.record[i];
+
+		data |= format_is_data(r);
+		if (r->kind != FORMAT_WATERMARK)
+			c->content_seq = r->seq;
+	}
+	c->appended_seq = s->last_seq;
+	c->marked_seq = a->batch.durable_seq;
+	/* Before the barrier in it closes the epoch that it goes with. */
+	if (!data)
+		epoch_add_control(c, 1);
 }
 
 static void batch_applied(struct appender *a, struct todo *todo)
@@ -411,13 +448,8 @@ static void batch_applied(struct appender *a, struct todo *todo)
 	a->nprev = a->batch.nrecords;
 	a->next_slot += a->flight_slots;
 	s->end_slot = a->next_slot;
-	if (a->class == FORMAT_LOG) {
-		s->unsynced = true;
-		s->last_seq = a->batch.record[a->batch.nrecords - 1].seq;
-		c->appended_seq = s->last_seq;
-		c->marked_seq = a->batch.durable_seq;
-		atomic_store(lio_word(c->lio, WORD_APPENDED), c->appended_seq);
-	}
+	if (a->class == FORMAT_LOG)
+		log_grew(a);
 	while ((n = list_pop(&a->flight))) {
 		struct append_op *op = list_entry(n, struct append_op, link);
 
@@ -435,9 +467,14 @@ static void batch_done(struct lio_op *lop, int result)
 	struct appender *a = container_of(lop, struct appender, lop);
 	struct cache *c = a->cache;
 	struct todo todo;
-	bool fatal;
+	bool fatal, told;
 
+	/* Before anyone is told. */
+	if (result == 0 && a->class == FORMAT_LOG)
+		lio_set_word(c->lio, WORD_APPENDED,
+			     cache_word_of(a->batch.record[a->batch.nrecords - 1].seq));
 	cache_lock(c, &todo);
+	told = c->disk_full;
 	if (result < 0) {
 		a->busy = false;
 		batch_failed(a, result, &todo);
@@ -453,158 +490,17 @@ static void batch_done(struct lio_op *lop, int result)
 		janitor_kick(c);
 	append_kick(a, &todo);
 	fatal = a->class == FORMAT_LOG && c->log_failed;
+	told &= no_room(result);
 	cache_put(c);
 	cache_unlock(c, &todo);
-	if (result < 0)
+	if (no_room(result) && !told)
+		log_warning("cache: no room on the disk: %s; clean data is given back, then "
+			    "writers wait",
+			    strerror(-result));
+	else if (result < 0 && !told)
 		log_error("cannot append to %s: %s%s",
 			  a->class == FORMAT_LOG ? "the guest log" : "the clean store",
 			  strerror(-result),
 			  fatal ? "; no more writes are taken, what was acknowledged stays here"
 				: "");
-}
-
-/* ---- durability ---- */
-
-struct sync_op {
-	struct lio_op lop;
-	struct cache *cache;
-	uint32_t segment;
-};
-
-static void sync_start(struct cache *c, struct todo *todo);
-
-static void sync_finish(struct cache *c, struct todo *todo)
-{
-	struct list_node *n, *tmp;
-
-	if (c->sync_result < 0)
-		log_fail(c, todo);
-	else if (c->sync_target > c->durable_seq)
-		c->durable_seq = c->sync_target;
-	list_for_each_safe(n, tmp, &c->sync_waits) {
-		struct sync_wait *w = list_entry(n, struct sync_wait, link);
-
-		if (c->log_failed || w->seq <= c->durable_seq) {
-			list_del(&w->link);
-			w->synced(c, w, w->seq <= c->durable_seq ? 0 : -EIO, todo);
-		}
-	}
-	if (c->dirty_slots && c->marked_seq < c->durable_seq && !c->stopping)
-		sched_arm(c->sched, &c->mark_timer, sched_now(c->sched) + MARK_DELAY_NS);
-	destage_kick(c);
-	if (!list_empty(&c->sync_waits))
-		sync_start(c, todo);
-}
-
-static void segment_synced(struct lio_op *lop, int result)
-{
-	struct sync_op *op = container_of(lop, struct sync_op, lop);
-	struct cache *c = op->cache;
-	uint32_t segment = op->segment;
-	struct todo todo;
-
-	free(op);
-	cache_lock(c, &todo);
-	if (result < 0) {
-		c->seg[segment].poisoned = true;
-		c->sync_result = result;
-		c->log_unsafe = true;
-		atomic_store(lio_word(c->lio, WORD_UNSAFE), 1);
-	}
-	assert(c->sync_ops > 0);
-	segment_unpin(c, segment);
-	if (--c->sync_ops == 0)
-		sync_finish(c, &todo);
-	cache_put(c);
-	cache_unlock(c, &todo);
-	if (result < 0)
-		log_error("cannot make the guest log durable: %s; no more writes are taken, "
-			  "what was acknowledged stays here",
-			  strerror(-result));
-}
-
-/* fdatasync every segment that has something to sync. The batch in flight is not waited for. */
-static void sync_start(struct cache *c, struct todo *todo)
-{
-	assert(c->sync_ops == 0);
-	c->sync_result = c->log_failed ? -EIO : 0;
-	c->sync_target = c->appended_seq;
-	for (uint32_t i = 0; i < c->nsegs && !c->sync_result; i++) {
-		struct segment *s = &c->seg[i];
-		struct sync_op *op;
-
-		if (!segment_in_use(s) || s->class != FORMAT_LOG || !s->unsynced)
-			continue;
-		op = calloc(1, sizeof(*op));
-		if (!op) {
-			c->sync_result = -ENOMEM;
-			break;
-		}
-		s->unsynced = false;
-		op->cache = c;
-		op->segment = i;
-		op->lop.kind = LIO_SYNC;
-		op->lop.file = s->file;
-		op->lop.done = segment_synced;
-		c->sync_ops++;
-		segment_pin(c, i);
-		cache_get(c);
-		list_init(&op->lop.link);
-		list_add_tail(&todo->local, &op->lop.link);
-	}
-	if (c->sync_ops == 0)
-		sync_finish(c, todo);
-}
-
-void sync_submit(struct cache *c, struct sync_wait *w, struct todo *todo)
-{
-	if (w->seq <= c->durable_seq) {
-		w->synced(c, w, 0, todo);
-		return;
-	}
-	assert(w->seq <= c->appended_seq);
-	list_init(&w->link);
-	list_add_tail(&c->sync_waits, &w->link);
-	if (c->sync_ops == 0)
-		sync_start(c, todo);
-}
-
-/*
- * Recovery tells a torn tail from damage by the durable_seq that batch headers
- * carry. While writes go on, the next header carries it; when they pause, a watermark
- * record is appended to say it.
- */
-struct mark_op {
-	struct append_op op;
-};
-
-static void mark_appended(struct cache *c, struct append_op *op, int result, struct todo *todo)
-{
-	free(container_of(op, struct mark_op, op));
-	cache_put(c);
-}
-
-void mark_timer_fired(struct task *t)
-{
-	struct cache *c = container_of(t, struct cache, mark_timer.task);
-	struct mark_op *mark = NULL;
-	struct todo todo;
-
-	cache_lock(c, &todo);
-	if (c->marked_seq < c->durable_seq && c->dirty_slots && !c->stopping && !c->log_failed) {
-		if (!c->log.busy)
-			mark = calloc(1, sizeof(*mark));
-		/* A batch under way may have been made before, and be the last for long. */
-		if (!mark)
-			sched_arm(c->sched, &c->mark_timer, sched_now(c->sched) + MARK_DELAY_NS);
-	}
-	if (mark) {
-		mark->op.record.kind = FORMAT_WATERMARK;
-		mark->op.record.blk = c->destaged_seq;
-		mark->op.control = true;
-		mark->op.appended = mark_appended;
-		cache_get(c);
-		append_submit(&c->log, &mark->op, &todo);
-	}
-	cache_unlock(c, &todo);
 }

@@ -508,12 +508,12 @@ static int cache_start(struct blk_dev *dev, struct err *err)
 	if (r < 0)
 		return r;
 	c->opened = true;
-	if (c->forget) {
+	if (c->forget)
 		c->conf.identity->size_bytes = c->inner_info.size_bytes;
-		r = identity_store(c->lio, c->conf.identity);
-		if (r < 0)
-			return identity_failed(err);
-	}
+	/* And where the log goes on: before the first write, so that losing it shows. */
+	r = identity_store(c->lio, c->conf.identity);
+	if (r < 0)
+		return identity_failed(err);
 	cache_lock(c, &todo);
 	epoch_arm_timer(c);
 	destage_kick(c);
@@ -560,9 +560,9 @@ static void sync_log(struct cache *c)
 
 			log_error("cannot make the guest log durable: %s", strerror(-r));
 			/* A second try would succeed without the pages that the first one lost. */
+			lio_set_word(c->lio, WORD_UNSAFE, 1);
 			cache_lock(c, &todo);
 			c->log_unsafe = true;
-			atomic_store(lio_word(c->lio, WORD_UNSAFE), 1);
 			log_fail(c, &todo);
 			cache_unlock(c, &todo);
 		}
@@ -617,6 +617,7 @@ static void cache_free(struct cache *c)
 {
 	struct list_node *n;
 
+	list_splice_tail(&c->epochs, &c->spare_epochs);
 	while ((n = list_pop(&c->epochs)))
 		free(list_entry(n, struct epoch, link));
 	read_fini(c);
@@ -677,6 +678,7 @@ struct blk_dev *cache_create(const struct cache_config *conf)
 	pthread_cond_init(&c->changed, NULL);
 	list_init(&c->sync_waits);
 	list_init(&c->epochs);
+	list_init(&c->spare_epochs);
 	list_init(&c->throttled);
 	list_init(&c->writes);
 	list_init(&c->rmw_locks);

@@ -150,7 +150,7 @@ static void empty_record(struct cache *c, const struct format_record *r, const u
 	}
 }
 
-/* The table cannot be read: find the blocks the slow way. The lock is held. */
+/* The table is not whole: find the blocks the slow way. The lock is held. */
 static void empty_blindly(struct cache *c)
 {
 	uint32_t victim = c->janitor->victim;
@@ -165,6 +165,21 @@ static void empty_blindly(struct cache *c)
 		blk += n;
 	}
 	indexq_wipe(c);
+}
+
+/*
+ * Every record of the segment is in the table: one that is not, a range of zeroes perhaps, may be
+ * all that keeps an older version in the index from being believed.
+ */
+static bool table_whole(const struct segment *s, const struct seg_table *t)
+{
+	uint64_t want = s->first_seq;
+
+	if (s->class == FORMAT_CLEAN)
+		return true;
+	for (uint32_t i = 0; i < t->nrecords; i++)
+		want += t->record[i].seq == want;
+	return want > s->last_seq;
 }
 
 static bool step_copying(struct cache *c, struct todo *todo)
@@ -182,7 +197,7 @@ static bool step_copying(struct cache *c, struct todo *todo)
 			janitor_come_again(c);
 			return false;
 		}
-		if (r < 0)
+		if (r < 0 || !table_whole(s, &j->table))
 			empty_blindly(c);
 	}
 	while (j->record < j->table.nrecords) {
@@ -253,9 +268,13 @@ static void barrier_applied(struct cache *c, void *ctx, int result)
 	struct todo todo;
 
 	cache_lock(c, &todo);
-	j->barrier_done = result == 0;
+	/*
+	 * An index that cannot be written, on a full disk perhaps, holds up the log alone: extents
+	 * in a segment of the clean store name its life, and are not believed after it.
+	 */
+	j->barrier_done = result == 0 || c->seg[j->victim].class == FORMAT_CLEAN;
 	j->barrier_out = false;
-	if (result == 0)
+	if (j->barrier_done)
 		janitor_kick(c);
 	else
 		janitor_come_again(c);
@@ -299,16 +318,10 @@ static bool step_waiting(struct cache *c, struct todo *todo)
 	if (s->pins)
 		return false;
 	assert(s->live == 0 && segment_is_clean(c, s));
-	segment_disarm(s);
 	if (j->unlink) {
-		s->state = SEG_PREPARING; /* ours: nobody looks at its file */
-		cache_unlock(c, todo);
-		janitor_give_back(c, j->victim);
-		cache_lock(c, todo);
-		c->files--;
-		s->state = SEG_ABSENT;
-		c->disk_full = false;
+		janitor_give_back(c, j->victim, todo);
 	} else {
+		segment_disarm(s);
 		s->state = SEG_FREE;
 	}
 	j->phase = NOTHING;

@@ -4,8 +4,12 @@
  * and grows; closed ones wait in order for write-back. Invariants: the closed ones
  * have records and ascending, disjoint sequence ranges above destaged_seq;
  * dirty_slots is the sum of log_slots over all, the open one included.
+ *
+ * The memory of an epoch is there before the barrier that closes it is appended: a barrier in the
+ * log always ends an epoch here, too, and a restart sends the same ones.
  */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 
 #include "cache/internal.h"
@@ -34,19 +38,50 @@ void epoch_arm_timer(struct cache *c)
 						    c->open.since_ns));
 }
 
-void epoch_close(struct cache *c, uint64_t seq, uint64_t wall_ns, bool by_flush, struct todo *todo)
+void epoch_add_control(struct cache *c, uint64_t slots)
 {
-	struct epoch *e;
+	struct epoch *e = c->open.records          ? &c->open
+			  : list_empty(&c->epochs) ? NULL
+						   : list_entry(c->epochs.prev, struct epoch, link);
+
+	/* With nothing unsent it stands behind the watermark and goes with its segment. */
+	if (!e)
+		return;
+	e->log_slots += slots;
+	c->dirty_slots += slots;
+}
+
+int epoch_reserve(struct cache *c)
+{
+	struct epoch *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return -ENOMEM;
+	list_init(&e->link);
+	list_add_tail(&c->spare_epochs, &e->link);
+	return 0;
+}
+
+static struct epoch *take_spare(struct cache *c)
+{
+	struct list_node *n = list_pop(&c->spare_epochs);
+
+	assert(n);
+	return list_entry(n, struct epoch, link);
+}
+
+void epoch_unreserve(struct cache *c)
+{
+	free(take_spare(c));
+}
+
+void epoch_close(struct cache *c, uint64_t seq, uint64_t wall_ns, bool by_flush)
+{
+	struct epoch *e = take_spare(c);
 
 	c->cut_pending = false;
-	if (c->open.records == 0)
-		return;
-	e = malloc(sizeof(*e));
-	if (!e) {
-		/*
-		 * The next barrier closes it. Nothing was promised yet: who waits for this barrier
-		 * waits for durability, which the log alone gives.
-		 */
+	if (c->open.records == 0) {
+		free(e);
 		return;
 	}
 	*e = c->open;
@@ -94,11 +129,12 @@ static void cut_appended(struct cache *c, struct append_op *op, int result, stru
 
 	if (result < 0) {
 		c->cut_pending = false;
+		epoch_unreserve(c);
 		free(cut);
 		cache_put(c);
 		return;
 	}
-	epoch_close(c, op->record.seq, op->record.blk, false, todo);
+	epoch_close(c, op->record.seq, op->record.blk, false);
 	cut->sync.seq = op->record.seq;
 	cut->sync.synced = cut_synced;
 	sync_submit(c, &cut->sync, todo);
@@ -111,8 +147,10 @@ void epoch_cut(struct cache *c, struct todo *todo)
 	if (c->cut_pending || c->open.records == 0 || c->log_failed || c->stopping)
 		return;
 	cut = calloc(1, sizeof(*cut));
-	if (!cut)
+	if (!cut || epoch_reserve(c) < 0) {
+		free(cut);
 		return; /* the timer comes again */
+	}
 	c->cut_pending = true;
 	cache_get(c);
 	cut->op.record.kind = FORMAT_BARRIER;

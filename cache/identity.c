@@ -10,6 +10,7 @@
  *     48  generation u64          112  session_high_water u32
  *     56  cache_uuid u8[16]       116  isid_random u8[4]
  *     72  created_ns u64          120  clean u8, then 7 zero, 128 last_seq u64
+ *   1672  log_incarnation u64
  *
  * The checksum is over all 4096 bytes with its own field zero. Bytes 0..47 keep
  * their place and meaning in every later format, so that any nearblk can say what it cannot read.
@@ -60,6 +61,7 @@ enum {
 	AT_VOLUME = 648,
 	AT_HOST = 1160,
 	AT_SAMPLES = 1416,
+	AT_LOG = 1672,
 	SAMPLE_BYTES = 16,
 	WRITER_BYTES = 24,
 };
@@ -115,6 +117,7 @@ static void encode(const struct cache_identity *id, uint8_t *block)
 	memcpy(block + AT_ISID, id->isid_random, sizeof(id->isid_random));
 	block[AT_CLEAN] = id->clean;
 	le_put(block + AT_LAST_SEQ, id->last_seq, 8);
+	le_put(block + AT_LOG, id->log_incarnation, 8);
 	put_text(block + AT_URL, id->url, sizeof(id->url));
 	put_text(block + AT_VOLUME, id->volume, sizeof(id->volume));
 	put_text(block + AT_HOST, id->owner_host, sizeof(id->owner_host));
@@ -142,6 +145,7 @@ static bool decode_body(struct cache_identity *id, const uint8_t *block)
 	memcpy(id->isid_random, block + AT_ISID, sizeof(id->isid_random));
 	id->clean = block[AT_CLEAN];
 	id->last_seq = le_get(block + AT_LAST_SEQ, 8);
+	id->log_incarnation = le_get(block + AT_LOG, 8);
 	whole &= get_text(id->url, block + AT_URL, sizeof(id->url));
 	whole &= get_text(id->volume, block + AT_VOLUME, sizeof(id->volume));
 	whole &= get_text(id->owner_host, block + AT_HOST, sizeof(id->owner_host));

@@ -42,6 +42,9 @@ struct cache_identity {
 	bool clean;           /* stopped with nothing dirty; cleared before the first write */
 	/* Newest record of the guest log at the last stop; 0: not stopped since it was made. */
 	uint64_t last_seq;
+	/* Of the segment with which the newest start that succeeded began to write the log; 0:
+	 * none. */
+	uint64_t log_incarnation;
 	/* Fingerprint of sampled blocks when last clean: offset (bytes) and CRC32C of 4 KiB; offset
 	 * UINT64_MAX = unused. */
 	struct {

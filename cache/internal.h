@@ -4,9 +4,10 @@
  * leaves it. Not for other folders.
  *
  * Rooms: cache.c (device, life), read.c (requests to pieces), fetch.c (misses), write.c (requests
- * to records, throttle, flush), append.c (batches into segments), segment.c (the pool of segment
- * files), destage.c + epoch.c + plan.c (write-back), janitor.c + prepare.c + empty.c (segments made
- * ready, and taken back), indexq.c (ordered index updates), recover.c + scan.c + table.c (opening).
+ * to records, throttle, flush), append.c + sync.c (batches into segments, and durable), segment.c
+ *(the pool of segment files), destage.c + epoch.c + plan.c (write-back), janitor.c + prepare.c +
+ *empty.c (segments made ready, and taken back), indexq.c (ordered index updates), recover.c +
+ *scan.c + table.c (opening).
  *
  * Locking. One mutex, cache->lock, guards everything here unless a field says
  * otherwise. No I/O, no index call, no done() and no log line happens under it: what must happen
@@ -80,9 +81,26 @@ void todo_done(struct todo *todo, struct blk_req *req, int result);
 
 /* What lio_word() keeps beyond the process, but not beyond the boot. */
 enum cache_word {
-	WORD_APPENDED, /* appended_seq */
+	WORD_APPENDED, /* appended_seq, as cache_word_of() has it */
 	WORD_UNSAFE,   /* a sync of the log failed: the page cache has what the medium may not */
 };
+
+/* A number with a check in its upper 16 bits: a rotten one must not ask for records that never
+ * were.
+ */
+static inline uint64_t cache_word_of(uint64_t seq)
+{
+	return (seq & ((1ull << 48) - 1)) | (uint64_t)(uint16_t) ~(seq ^ seq >> 16 ^ seq >> 32)
+						    << 48;
+}
+
+/* The number; 0 where it is not one. */
+static inline uint64_t cache_word_seq(uint64_t word)
+{
+	uint64_t seq = word & ((1ull << 48) - 1);
+
+	return cache_word_of(seq) == word ? seq : 0;
+}
 
 /* ---- segments ---- */
 
@@ -155,6 +173,7 @@ struct appender {
 	bool busy;         /* one batch is in flight */
 	int head;          /* segment number or -1 */
 	unsigned failures; /* in a row */
+	bool no_room;      /* the last append found the disk full; again when it is not */
 	uint32_t next_slot;
 	struct list_node pending; /* append_op.link */
 	uint64_t pending_blocks;
@@ -175,6 +194,7 @@ struct appender {
 struct sync_wait {
 	struct list_node link;
 	uint64_t seq; /* wants all up to here durable */
+	bool promise; /* to the guest: not in files that nobody can find again */
 	void (*synced)(struct cache *c, struct sync_wait *w, int result, struct todo *todo);
 };
 
@@ -215,12 +235,13 @@ struct cache {
 	bool opened;      /* what recovery kept is written down: the directory is what we know */
 	bool stopping;
 	bool abandoned;
-	bool was_clean;     /* the directory had nothing unsent when it was opened */
-	bool forget;        /* and nothing it held counts any more */
-	bool log_failed;    /* nothing can be appended or made durable any more: writes are EIO */
-	bool log_unsafe;    /* and a sync of it failed: what it holds may not be on the medium */
-	bool damaged;       /* dirty data was lost: destage stands before its epoch */
-	bool fenced;        /* the far side may not be written any more: destage stands */
+	bool was_clean;  /* the directory had nothing unsent when it was opened */
+	bool forget;     /* and nothing it held counts any more */
+	bool log_failed; /* nothing can be appended or made durable any more: writes are EIO */
+	bool log_unsafe; /* and a sync of it failed: what it holds may not be on the medium */
+	bool gone;    /* the log's files were removed: what is unsent is sent, no more is taken */
+	bool damaged; /* dirty data was lost: destage stands before its epoch */
+	bool fenced;  /* the far side may not be written any more: destage stands */
 	unsigned in_flight; /* requests from above not yet completed, and internal work under way */
 
 	struct map map;
@@ -242,7 +263,9 @@ struct cache {
 	uint64_t next_seq;     /* of the next record */
 	uint64_t appended_seq; /* all up to here are in the file, applied and acknowledged */
 	uint64_t durable_seq;  /* all up to here survive a power cut */
-	uint64_t marked_seq;   /* durable_seq of the newest batch header */
+	uint64_t
+		content_seq; /* newest record in the file but for watermarks: what a flush is for */
+	uint64_t marked_seq; /* durable_seq of the newest batch header */
 	uint64_t destaged_seq; /* all up to here are durable at the target */
 	uint64_t far_as_of_ns; /* 0 unknown */
 
@@ -251,8 +274,9 @@ struct cache {
 	int sync_result;
 	uint64_t sync_target;
 
-	struct epoch open;       /* records == 0: nothing in it */
-	struct list_node epochs; /* closed, oldest first */
+	struct epoch open;             /* records == 0: nothing in it */
+	struct list_node epochs;       /* closed, oldest first */
+	struct list_node spare_epochs; /* epoch.link: memory for barriers on their way */
 	uint64_t nepochs;
 	uint64_t dirty_slots; /* log slots of open and closed epochs */
 	bool cut_pending;     /* a barrier is on its way */
@@ -351,13 +375,16 @@ struct table_info {
 	bool from_footer;
 	bool unread;      /* a slot where a header may stand could not be read */
 	bool unread_tail; /* and one of them is behind the last batch found */
-	struct seg_table
-		named; /* records that a later batch repeats but that are not there; no checksums */
+	/* Records with payload that a later batch repeats but that are not there; no checksums. */
+	struct seg_table named;
 };
+/* The slot of a record that a later batch repeats and that needs no payload: it stands for itself,
+ * after the one it repeats. */
+#define TABLE_REPEATED 1u
 int table_load(struct cache *c, uint32_t segment, struct lio_file *file, uint64_t incarnation,
 	       struct seg_table *ret, struct table_info *ret_info);
 
-/* ---- append.c ---- */
+/* ---- append.c, sync.c ---- */
 
 /* An appender without a head segment. 0 or -ENOMEM; appender_fini() is safe after either. Start
  * only. */
@@ -383,8 +410,16 @@ void mark_timer_fired(struct task *t);
 
 /* Account for a data record that was appended; @slots of the log. */
 void epoch_add(struct cache *c, const struct format_record *r, uint64_t slots);
+/* The same for @slots that hold control records only: they go with the newest epoch. */
+void epoch_add_control(struct cache *c, uint64_t slots);
+/*
+ * Take memory for the epoch that a barrier about to be appended closes: 0 or -ENOMEM. Each is used
+ * up by one epoch_close(), or given back by epoch_unreserve() where the barrier failed.
+ */
+int epoch_reserve(struct cache *c);
+void epoch_unreserve(struct cache *c);
 /* The barrier with @seq was appended. */
-void epoch_close(struct cache *c, uint64_t seq, uint64_t wall_ns, bool by_flush, struct todo *todo);
+void epoch_close(struct cache *c, uint64_t seq, uint64_t wall_ns, bool by_flush);
 /* Append a barrier for the open epoch, unless one is on its way or nothing is open. */
 void epoch_cut(struct cache *c, struct todo *todo);
 void epoch_arm_timer(struct cache *c);
@@ -517,6 +552,9 @@ void janitor_halt(struct cache *c);
 /* Free it; safe where init was not called or failed. */
 void janitor_fini(struct cache *c);
 void janitor_kick(struct cache *c);
+/* The disk, or the share of it that this user may take, is full: give clean data back and try again
+ * in a while. */
+void janitor_disk_full(struct cache *c);
 /* It waits for copies of hot blocks to reach the clean store. */
 bool janitor_copying(const struct cache *c);
 /* Ask for all clean data to be dropped. */

@@ -50,6 +50,19 @@ void janitor_come_again(struct cache *c)
 	sched_arm(c->sched, &c->janitor->retry, sched_now(c->sched) + DISK_FULL_RETRY_NS);
 }
 
+void janitor_room(struct cache *c, struct todo *todo)
+{
+	c->disk_full = false;
+	append_kick(&c->log, todo);
+}
+
+void janitor_disk_full(struct cache *c)
+{
+	c->disk_full = true;
+	janitor_come_again(c);
+	janitor_kick(c);
+}
+
 /* ---- choosing ---- */
 
 static uint32_t hot_blocks(const struct cache *c, const struct segment *s)
@@ -79,12 +92,18 @@ static int log_tail(const struct cache *c)
 	return tail;
 }
 
+/* On a full disk the log's own segments are no help but to the log. */
+static bool log_tail_wanted(const struct cache *c)
+{
+	return !c->disk_full || c->prepared_log < 2 || c->log.no_room || c->janitor->dropping;
+}
+
 /* Pick a victim and begin with it. False: there is none. The lock is held. */
 static bool choose_victim(struct cache *c)
 {
 	struct janitor *j = c->janitor;
 	cleanup_free struct evict_candidate *cand = malloc(c->nsegs * sizeof(*cand));
-	int tail = log_tail(c), pick;
+	int tail = log_tail_wanted(c) ? log_tail(c) : -1, pick;
 	unsigned n = 0;
 
 	if (!cand) {
@@ -120,7 +139,12 @@ static bool choose_victim(struct cache *c)
 	}
 	j->victim = cand[pick].segment;
 	j->phase = COPYING;
-	j->unlink = c->disk_full || c->files > c->limit_segs || j->dropping;
+	/*
+	 * On a full disk room is given back, to whoever needs it. Not what the log has: that takes
+	 * no room to use again, and others may be faster to take what is free.
+	 */
+	j->unlink = c->files > c->limit_segs || j->dropping ||
+		    (c->disk_full && (!cand[pick].log_tail || c->log.no_room));
 	j->record = j->crc_at = 0;
 	j->barrier_out = j->barrier_done = false;
 	/* Copies must find room, or the janitor would wait for itself. */
@@ -164,6 +188,30 @@ static bool any_sealing(const struct cache *c)
 	return false;
 }
 
+/*
+ * The disk is full and the log short of segments: what the clean store holds beyond its sealed
+ * segments goes, too. False: there is nothing more of it. The lock is held, and dropped meanwhile.
+ */
+static bool give_up_store(struct cache *c, struct todo *todo)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(c->store); i++) {
+		if (c->store[i].head < 0 || c->store[i].busy)
+			continue;
+		append_seal(&c->store[i], todo);
+		return true;
+	}
+	for (uint32_t i = 0; i < c->nsegs; i++) {
+		struct segment *s = &c->seg[i];
+
+		if (s->state != SEG_FREE && (s->state != SEG_READY || s->class != FORMAT_CLEAN))
+			continue;
+		c->prepared_clean -= s->state == SEG_READY;
+		janitor_give_back(c, i, todo);
+		return true;
+	}
+	return false;
+}
+
 /* One step. False: nothing more to do now. The lock is held. */
 static bool step(struct cache *c, struct todo *todo)
 {
@@ -179,7 +227,7 @@ static bool step(struct cache *c, struct todo *todo)
 		want = FORMAT_CLEAN;
 	else
 		want = 0;
-	if (want && !c->disk_full) {
+	if (want) {
 		i = janitor_pick_empty(c, want, false);
 		if (i >= 0) {
 			janitor_prepare(c, (uint32_t)i, want, todo);
@@ -203,6 +251,8 @@ static bool step(struct cache *c, struct todo *todo)
 		return true;
 	}
 	if ((want || c->disk_full || c->files > c->limit_segs) && choose_victim(c))
+		return true;
+	if (want == FORMAT_LOG && c->disk_full && !any_sealing(c) && give_up_store(c, todo))
 		return true;
 	/*
 	 * All of the cache is unsent data (each start takes a segment): barriers and watermarks
@@ -234,8 +284,10 @@ static void janitor_run(struct task *t)
 		}
 	} while (j->kicked && !c->stopping);
 	/* A start must not wait for the disk to get well: it fails and says why. */
-	if (c->opening && j->error < 0 && j->phase == NOTHING && c->prepared_log == 0 &&
-	    c->log.head < 0)
+	if (c->opening && j->phase == NOTHING && c->log.no_room)
+		append_fail(&c->log, -ENOSPC, &todo);
+	else if (c->opening && j->error < 0 && j->phase == NOTHING && c->prepared_log == 0 &&
+		 c->log.head < 0)
 		append_fail(&c->log, j->error, &todo);
 	j->posted = false;
 	cache_put(c);
@@ -248,7 +300,7 @@ static void retry_fired(struct task *t)
 	struct todo todo;
 
 	cache_lock(j->cache, &todo);
-	j->cache->disk_full = false;
+	janitor_room(j->cache, &todo);
 	janitor_kick(j->cache);
 	cache_unlock(j->cache, &todo);
 }

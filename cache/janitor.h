@@ -35,18 +35,21 @@ struct janitor {
 
 /* Look again in a while: memory or disk space may have come. */
 void janitor_come_again(struct cache *c);
+/* There may be room on the disk again: what waits for it goes on. */
+void janitor_room(struct cache *c, struct todo *todo);
 
 /* ---- prepare.c ---- */
 
 /*
- * A segment that could be prepared for @class, or -1. With @beyond it may lie beyond the limit of
- * the cache, in the room kept for control records.
+ * A segment that could be prepared for @class, or -1; on a full disk one that takes no room. With
+ * @beyond it may lie beyond the limit of the cache, in the room kept for control records.
  */
 int janitor_pick_empty(const struct cache *c, enum format_class class, bool beyond);
 /* Prepare segment @i; the lock is let go meanwhile. A failure is noted in the janitor. */
 void janitor_prepare(struct cache *c, uint32_t i, enum format_class class, struct todo *todo);
-/* Give the file of segment @i, which nobody looks at, back to the file system. No lock is held. */
-void janitor_give_back(struct cache *c, uint32_t i);
+/* Give the file of segment @i, which nobody needs, back to the file system; the lock is let go
+ * meanwhile. */
+void janitor_give_back(struct cache *c, uint32_t i, struct todo *todo);
 
 /* ---- empty.c ---- */
 

@@ -9,6 +9,7 @@
 #ifndef CACHE_LIO_H
 #define CACHE_LIO_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -36,7 +37,7 @@ enum lio_open_flags {
 	LIO_EXCL = 1 << 1,   /* with LIO_CREATE: -EEXIST if it is there */
 };
 
-/* Words in memory that outlive the process but not the boot: see lio_word(). */
+/* Words that outlive the process but not the boot: see lio_word(). */
 #define LIO_WORDS 8
 
 struct lio;
@@ -56,6 +57,7 @@ struct lio_ops {
 	int (*list)(struct lio *lio, int (*each)(void *ctx, const char *name), void *ctx);
 	int (*sync_dir)(struct lio *lio);
 	int (*free_bytes)(struct lio *lio, uint64_t *ret_bytes);
+	void (*put_word)(struct lio *lio, unsigned index); /* NULL: they are in memory that stays */
 	void (*destroy)(struct lio *lio);
 };
 
@@ -63,6 +65,9 @@ struct lio {
 	const struct lio_ops *ops;
 	_Atomic uint64_t *words; /* LIO_WORDS of them */
 	bool same_boot;
+	/* A file that was synced has lost its name: somebody removed it, with the directory
+	 * perhaps. What it holds can be read for as long as it is open. */
+	_Atomic bool gone;
 };
 
 /*
@@ -88,14 +93,22 @@ static inline int lio_try_read(struct lio *lio, struct lio_file *file, const str
 }
 
 /*
- * Words that survive kill -9 of the process (a shared mapping of a file) but mean nothing after
+ * Words that survive kill -9 of the process (in the page cache) but mean nothing after
  * another boot: lio->same_boot is true where the words, as found at open, were
  * stored during this boot of this host. Where it is false (a first open too) they are 0.
- * Callers store and load with C11 atomics; there is no durability.
+ * A word that was set is there after a kill once lio_set_word() has returned, unless the disk
+ * refused it: that nobody is told. Any thread; each word has one writer at a time.
  */
-static inline _Atomic uint64_t *lio_word(struct lio *lio, unsigned index)
+static inline uint64_t lio_word(struct lio *lio, unsigned index)
 {
-	return &lio->words[index];
+	return atomic_load(&lio->words[index]);
+}
+
+static inline void lio_set_word(struct lio *lio, unsigned index, uint64_t value)
+{
+	atomic_store(&lio->words[index], value);
+	if (lio->ops->put_word)
+		lio->ops->put_word(lio, index);
 }
 
 /*

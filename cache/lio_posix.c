@@ -10,8 +10,9 @@
  * with no lock held. All names are relative to dir_fd, so that the directory may be
  * renamed while in use.
  *
- * "run" is mapped shared: magic, boot id, words. A page of the page cache outlives
- * kill -9, and the boot id says whether it is still the one that was written.
+ * "run": magic, boot id, words. A page of the page cache outlives kill -9, and the boot id says
+ * whether it is still the one that was written. It is written and not mapped: a store to a page
+ * whose file system has become full or read-only, or whose file somebody cut short, is a SIGBUS.
  */
 #include <assert.h>
 #include <dirent.h>
@@ -24,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -39,7 +39,7 @@
 
 static const char lock_name[] = "lock";
 static const char run_name[] = "run";
-static const char run_magic[8] = { 'N', 'B', 'R', 'U', 'N', '0', '0', '1' };
+static const char run_magic[8] = { 'N', 'B', 'R', 'U', 'N', '0', '0', '2' };
 
 struct run_page {
 	char magic[8];
@@ -51,7 +51,8 @@ struct posix {
 	struct lio lio;
 	int dir_fd;
 	int lock_fd; /* its flock is the claim on the directory */
-	struct run_page *run;
+	int run_fd;
+	struct run_page run;
 	struct lio_ring *ring; /* NULL: reads go to the pool */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
@@ -106,6 +107,17 @@ static int do_io(enum lio_kind kind, struct lio_file *file, const struct iovec *
 	return 0;
 }
 
+/* A sync of a file that nobody can find again is worth nothing. */
+static int io(struct posix *p, enum lio_kind kind, struct lio_file *file, const struct iovec *iov,
+	      int iovcnt, uint64_t offset)
+{
+	struct stat st;
+
+	if (kind == LIO_SYNC && fstat(file->fd, &st) == 0 && st.st_nlink == 0)
+		atomic_store(&p->lio.gone, true);
+	return do_io(kind, file, iov, iovcnt, offset);
+}
+
 static void *worker(void *arg)
 {
 	struct posix *p = arg;
@@ -119,7 +131,7 @@ static void *worker(void *arg)
 			struct lio_op *op = list_entry(n, struct lio_op, link);
 
 			pthread_mutex_unlock(&p->lock);
-			op->done(op, do_io(op->kind, op->file, op->iov, op->iovcnt, op->offset));
+			op->done(op, io(p, op->kind, op->file, op->iov, op->iovcnt, op->offset));
 			pthread_mutex_lock(&p->lock);
 		} else if (p->stopping) {
 			break;
@@ -169,8 +181,7 @@ static int posix_try_read(struct lio *lio, struct lio_file *file, const struct i
 static int posix_sync_io(struct lio *lio, enum lio_kind kind, struct lio_file *file,
 			 const struct iovec *iov, int iovcnt, uint64_t offset)
 {
-	(void)lio;
-	return do_io(kind, file, iov, iovcnt, offset);
+	return io(from_lio(lio), kind, file, iov, iovcnt, offset);
 }
 
 static int posix_open(struct lio *lio, const char *name, unsigned flags, struct lio_file **ret)
@@ -294,6 +305,16 @@ static int posix_free_bytes(struct lio *lio, uint64_t *ret_bytes)
 	return 0;
 }
 
+/* What cannot be written now cannot be appended either: nothing hangs on it. */
+static void posix_put_word(struct lio *lio, unsigned index)
+{
+	struct posix *p = from_lio(lio);
+	uint64_t value = atomic_load(&p->run.words[index]);
+
+	(void)!pwrite(p->run_fd, &value, sizeof(value),
+		      (off_t)(offsetof(struct run_page, words) + index * sizeof(value)));
+}
+
 /* Also of a half-open one. */
 static void posix_destroy(struct lio *lio)
 {
@@ -306,8 +327,7 @@ static void posix_destroy(struct lio *lio)
 	pthread_mutex_unlock(&p->lock);
 	for (unsigned i = 0; i < p->threads; i++)
 		pthread_join(p->thread[i], NULL);
-	if (p->run)
-		munmap(p->run, RUN_BYTES);
+	cleanup_closep(&p->run_fd);
 	cleanup_closep(&p->lock_fd);
 	cleanup_closep(&p->dir_fd);
 	pthread_cond_destroy(&p->wake);
@@ -328,6 +348,7 @@ static const struct lio_ops posix_ops = {
 	.list = posix_list,
 	.sync_dir = posix_sync_dir,
 	.free_bytes = posix_free_bytes,
+	.put_word = posix_put_word,
 	.destroy = posix_destroy,
 };
 
@@ -409,41 +430,41 @@ static void read_boot_id(char *id)
 	memset(id + (n > 0 ? n : 0), 0, BOOT_ID_BYTES - (size_t)(n > 0 ? n : 0));
 }
 
-static int map_run(struct posix *p, const char *dir, struct err *err)
+static int write_run(struct posix *p, const void *bytes, size_t length)
 {
-	cleanup_close int fd =
-		openat(p->dir_fd, run_name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	char boot_id[BOOT_ID_BYTES];
-	int r = fd < 0 ? -errno : 0;
-	struct stat st;
-	void *map;
+	ssize_t n = pwrite(p->run_fd, bytes, length, 0);
 
-	/* Allocated, not sparse: a store to a mapped hole on a full disk is a SIGBUS. */
-	if (r == 0)
-		r = -posix_fallocate(fd, 0, RUN_BYTES);
-	if (r == 0 && fstat(fd, &st) < 0)
+	return n < 0 ? -errno : (size_t)n == length ? 0 : -ENOSPC;
+}
+
+static int open_run(struct posix *p, const char *dir, struct err *err)
+{
+	uint8_t page[RUN_BYTES] = { 0 };
+	char boot_id[BOOT_ID_BYTES];
+	int r;
+
+	p->lio.words = p->run.words;
+	p->run_fd = openat(p->dir_fd, run_name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (p->run_fd < 0) {
 		r = -errno;
-	if (r < 0)
 		return err_set(err, r, "cannot make %s/%s: %s", dir, run_name, strerror(-r));
-	map = mmap(NULL, RUN_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED) {
-		r = -errno;
-		return err_set(err, r, "cannot map %s/%s: %s", dir, run_name, strerror(-r));
 	}
-	p->run = map;
 	read_boot_id(boot_id);
-	p->lio.words = p->run->words;
-	p->lio.same_boot = boot_id[0] && !memcmp(p->run->magic, run_magic, sizeof(run_magic)) &&
-			   !memcmp(p->run->boot_id, boot_id, sizeof(boot_id));
+	/* One that cannot be read is of another boot. */
+	p->lio.same_boot =
+		pread(p->run_fd, &p->run, sizeof(p->run), 0) == (ssize_t)sizeof(p->run) &&
+		boot_id[0] && !memcmp(p->run.magic, run_magic, sizeof(run_magic)) &&
+		!memcmp(p->run.boot_id, boot_id, sizeof(boot_id));
 	if (p->lio.same_boot)
 		return 0;
+	memset(&p->run, 0, sizeof(p->run));
+	memcpy(p->run.boot_id, boot_id, sizeof(boot_id));
+	memcpy(page, &p->run, sizeof(p->run));
 	/* In this order, so that killed in between it is still not the same boot. */
-	memset(p->run, 0, RUN_BYTES);
-	atomic_signal_fence(memory_order_seq_cst);
-	memcpy(p->run->boot_id, boot_id, sizeof(boot_id));
-	atomic_signal_fence(memory_order_seq_cst);
-	memcpy(p->run->magic, run_magic, sizeof(run_magic));
-	return 0;
+	r = write_run(p, page, sizeof(page));
+	if (r == 0)
+		r = write_run(p, run_magic, sizeof(run_magic));
+	return r < 0 ? err_set(err, r, "cannot write %s/%s: %s", dir, run_name, strerror(-r)) : 0;
 }
 
 static int start_threads(struct posix *p, unsigned threads, struct err *err)
@@ -475,6 +496,7 @@ int lio_posix_open(const char *dir, unsigned threads, struct lio **ret, struct e
 	p->lio.ops = &posix_ops;
 	p->dir_fd = -1;
 	p->lock_fd = -1;
+	p->run_fd = -1;
 	list_init(&p->queue);
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->wake, NULL);
@@ -482,7 +504,7 @@ int lio_posix_open(const char *dir, unsigned threads, struct lio **ret, struct e
 	if (r == 0)
 		r = take_lock(p, dir, err);
 	if (r == 0)
-		r = map_run(p, dir, err);
+		r = open_run(p, dir, err);
 	if (r == 0)
 		r = start_threads(p, threads, err);
 	if (r < 0) {

@@ -21,6 +21,7 @@ libnearblk_a_SOURCES += \
 	cache/scan.c cache/scan.h \
 	cache/segment.c \
 	cache/status.c \
+	cache/sync.c \
 	cache/table.c \
 	cache/verify.c cache/verify.h \
 	cache/write.c

@@ -363,11 +363,42 @@ int plan_finish(struct plan *p, const struct plan_limits *limits, uint64_t first
 	return cut_ranges(p, limits);
 }
 
-/* Records of one segment: from memory while it is being filled, else from disk. */
-static int add_segment(struct plan *p, struct cache *c, uint32_t i, uint64_t first, uint64_t last)
+/* Records that are only named, and that no segment has: what they held cannot be sent. */
+static void note_missing(const struct plan *p, struct cache *c, const struct seg_table *named,
+			 uint64_t first, uint64_t last)
+{
+	struct todo todo;
+
+	cache_lock(c, &todo);
+	for (uint32_t i = 0; i < named->nrecords; i++) {
+		const struct format_record *r = &named->record[i];
+
+		if (r->seq >= first && r->seq <= last &&
+		    range_inside(r->blk, r->nblocks, c->nblocks) &&
+		    !bsearch(&r->seq, p->seq, p->nseqs, sizeof(*p->seq), by_seq))
+			cache_note_damage(c, r->blk, r->nblocks, true);
+	}
+	cache_unlock(c, &todo);
+}
+
+static int add_named(struct seg_table *to, const struct seg_table *from)
+{
+	for (uint32_t i = 0; i < from->nrecords; i++)
+		if (seg_table_add(to, &from->record[i], NULL) < 0)
+			return -ENOMEM;
+	return 0;
+}
+
+/*
+ * Records of one segment: from memory while it is being filled, else from disk; what is named there
+ * goes to @named.
+ */
+static int add_segment(struct plan *p, struct cache *c, uint32_t i, uint64_t first, uint64_t last,
+		       struct seg_table *named)
 {
 	struct segment *s = &c->seg[i];
 	struct seg_table t = { 0 };
+	struct table_info info;
 	bool loaded = false;
 	uint64_t keep;
 	struct todo todo;
@@ -390,10 +421,14 @@ static int add_segment(struct plan *p, struct cache *c, uint32_t i, uint64_t fir
 	if (loaded)
 		return r;
 	/* Its records are not at the target yet, so it is neither evicted nor reused. */
-	r = table_load(c, i, s->file, s->incarnation, &t, NULL);
+	r = table_load(c, i, s->file, s->incarnation, &t, &info);
+	if (r < 0)
+		return r;
+	r = plan_add(p, t.record, t.nrecords, t.crc, i * c->seg_slots, keep, first, last);
 	if (r == 0)
-		r = plan_add(p, t.record, t.nrecords, t.crc, i * c->seg_slots, keep, first, last);
+		r = add_named(named, &info.named);
 	seg_table_fini(&t);
+	seg_table_fini(&info.named);
 	return r;
 }
 
@@ -405,17 +440,20 @@ int plan_build(struct plan *p, struct cache *c, uint64_t first_seq, uint64_t las
 		.zero_blocks = 1ull << 18,
 		.whole_blocks = info->size_bytes / BLK,
 	};
+	struct seg_table named = { 0 };
+	int r = 0;
 
 	if (info->max_discard_bytes >= BLK)
 		limits.zero_blocks = MIN(limits.zero_blocks, info->max_discard_bytes / BLK);
 	if (info->flags & BLK_INFO_CAN_DISCARD)
 		limits.discard_align = MAX(info->discard_align_bytes / BLK, 1u);
 	plan_reset(p);
-	for (uint32_t i = 0; i < c->nsegs; i++) {
-		int r = add_segment(p, c, i, first_seq, last_seq);
-
-		if (r < 0)
-			return r;
-	}
-	return plan_finish(p, &limits, first_seq, last_seq);
+	for (uint32_t i = 0; i < c->nsegs && r == 0; i++)
+		r = add_segment(p, c, i, first_seq, last_seq, &named);
+	if (r == 0)
+		r = plan_finish(p, &limits, first_seq, last_seq);
+	if (r == -ENODATA)
+		note_missing(p, c, &named, first_seq, last_seq);
+	seg_table_fini(&named);
+	return r;
 }

@@ -62,7 +62,7 @@ static int prepare_file(struct cache *c, uint32_t i, enum format_class class, bo
 	return r;
 }
 
-void janitor_give_back(struct cache *c, uint32_t i)
+static void remove_file(struct cache *c, uint32_t i)
 {
 	struct segment *s = &c->seg[i];
 	char name[32];
@@ -74,18 +74,34 @@ void janitor_give_back(struct cache *c, uint32_t i)
 	lio_unlink(c->lio, name);
 }
 
+void janitor_give_back(struct cache *c, uint32_t i, struct todo *todo)
+{
+	struct segment *s = &c->seg[i];
+
+	segment_disarm(s);
+	s->state = SEG_PREPARING; /* ours: nobody looks at its file */
+	cache_unlock(c, todo);
+	remove_file(c, i);
+	lio_sync_dir(c->lio); /* else its blocks may stay taken for a while */
+	cache_lock(c, todo);
+	c->files--;
+	s->state = SEG_ABSENT;
+	janitor_room(c, todo);
+}
+
 /* The lock is held and dropped meanwhile. */
 void janitor_prepare(struct cache *c, uint32_t i, enum format_class class, struct todo *todo)
 {
 	struct segment *s = &c->seg[i];
 	bool was_absent = s->state == SEG_ABSENT, filled = false, full;
+	bool made = class == FORMAT_LOG ? !s->filled : was_absent;
 	int r;
 
 	s->state = SEG_PREPARING;
 	cache_unlock(c, todo);
 	r = prepare_file(c, i, class, &filled);
 	if (r < 0 && was_absent)
-		janitor_give_back(c, i);
+		remove_file(c, i);
 	cache_lock(c, todo);
 	s->filled = filled;
 	if (r == 0) {
@@ -100,7 +116,9 @@ void janitor_prepare(struct cache *c, uint32_t i, enum format_class class, struc
 		c->janitor->stuck = !c->disk_full;
 		janitor_come_again(c);
 	} else {
-		c->disk_full = false;
+		/* One that was there already says nothing about the disk. */
+		if (made)
+			janitor_room(c, todo);
 		s->class = class;
 		s->state = SEG_READY;
 		if (class == FORMAT_LOG) {
@@ -120,7 +138,7 @@ void janitor_prepare(struct cache *c, uint32_t i, enum format_class class, struc
 	cache_lock(c, todo);
 }
 
-/* A segment to prepare, or -1. For the log one that is filled already, if there is. */
+/* For the log one that is filled already, if there is. */
 int janitor_pick_empty(const struct cache *c, enum format_class class, bool beyond)
 {
 	int best = -1;
@@ -130,8 +148,10 @@ int janitor_pick_empty(const struct cache *c, enum format_class class, bool beyo
 
 		if (s->state == SEG_FREE && s->filled == (class == FORMAT_LOG))
 			return (int)i;
-		if (s->state == SEG_FREE ||
-		    (s->state == SEG_ABSENT && best < 0 && (beyond || c->files < c->limit_segs)))
+		if (s->state == SEG_FREE && (class == FORMAT_CLEAN || !c->disk_full))
+			best = (int)i;
+		else if (s->state == SEG_ABSENT && best < 0 && !c->disk_full &&
+			 (beyond || c->files < c->limit_segs))
 			best = (int)i;
 	}
 	return best;

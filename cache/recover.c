@@ -147,19 +147,62 @@ static void lost_record(struct cache *c, const struct format_record *r, uint64_t
 	cache_note_damage(c, r->blk, r->nblocks, true);
 }
 
-static int apply_record(struct recovery *rec, struct found *f, struct todo *todo)
+/*
+ * What the record takes in the log. Which records share a header is not written down: payload that
+ * follows other payload does, ranges in a row are taken to, and a control record has its own.
+ */
+static uint64_t slots_of(struct recovery *rec, const struct found *f)
+{
+	const struct format_record *r = &f->record;
+	uint32_t n = format_payload(r);
+	bool joins;
+
+	if (!format_is_data(r)) {
+		rec->ranges = 0;
+		return 1;
+	}
+	if (n) {
+		joins = f->segment == rec->payload_segment && r->slot == rec->payload_end;
+		rec->ranges = 0;
+		rec->payload_segment = f->segment;
+		rec->payload_end = r->slot + n;
+	} else {
+		joins = rec->ranges > 0;
+		rec->ranges = (rec->ranges + 1) % FORMAT_BATCH_RECORDS;
+	}
+	return n + !joins;
+}
+
+/* Unsent records make up the epochs, as they did. 0 or -ENOMEM. */
+static int count_record(struct recovery *rec, const struct found *f)
+{
+	struct cache *c = rec->c;
+	const struct format_record *r = &f->record;
+	uint64_t slots = slots_of(rec, f);
+
+	if (r->seq <= rec->destaged)
+		return 0;
+	if (format_is_data(r)) {
+		epoch_add(c, r, slots);
+		return 0;
+	}
+	epoch_add_control(c, slots);
+	if (r->kind != FORMAT_BARRIER)
+		return 0;
+	if (epoch_reserve(c) < 0)
+		return -ENOMEM;
+	epoch_close(c, r->seq, r->blk, r->nblocks == FORMAT_CUT_FLUSH);
+	return 0;
+}
+
+static int apply_record(struct recovery *rec, struct found *f)
 {
 	struct cache *c = rec->c;
 	const struct format_record *r = &f->record;
 	uint32_t base = f->segment * c->seg_slots + r->slot;
 
-	if (r->kind == FORMAT_BARRIER) {
-		if (r->seq > rec->destaged)
-			epoch_close(c, r->seq, r->blk, r->nblocks == FORMAT_CUT_FLUSH, todo);
-		return 0;
-	}
 	if (!format_is_data(r))
-		return 0;
+		return count_record(rec, f);
 	if (map_reserve(&c->map, r->blk, r->kind == FORMAT_WRITE ? r->nblocks : 1) < 0 ||
 	    map_reserve(&c->map, r->blk + r->nblocks - 1, 1) < 0)
 		return -ENOMEM;
@@ -170,9 +213,7 @@ static int apply_record(struct recovery *rec, struct found *f, struct todo *todo
 			cache_map_set(c, r->blk + i, map_entry(base + i, f->crc[i]));
 	else
 		cache_map_fill(c, r->blk, r->nblocks, MAP_ENTRY_ZERO);
-	if (r->seq > rec->destaged)
-		epoch_add(c, r, 1 + format_payload(r));
-	return 0;
+	return count_record(rec, f);
 }
 
 static int fill_map(struct recovery *rec, struct err *err)
@@ -190,7 +231,7 @@ static int fill_map(struct recovery *rec, struct err *err)
 	cache_lock(c, &todo);
 	for (size_t i = 0; i < rec->nfound && r == 0; i++)
 		if (!rec->found[i].void_)
-			r = apply_record(rec, &rec->found[i], &todo);
+			r = apply_record(rec, &rec->found[i]);
 	cache_unlock(c, &todo);
 	for (unsigned i = 0; i < MIN(c->ndamage, (unsigned)ARRAY_SIZE(c->damage)); i++)
 		log_error("cache: %" PRIu64 " bytes at offset %" PRIu64
@@ -256,7 +297,7 @@ static void sort_segments(struct recovery *rec)
 /* ---- 5. open for writes ---- */
 
 struct opening {
-	struct append_op cut, barrier;
+	struct append_op cut, barrier; /* an epoch is reserved for the barrier */
 	struct sync_wait sync;
 	bool done;
 	int result;
@@ -294,16 +335,18 @@ static void barrier_appended(struct cache *c, struct append_op *op, int result, 
 	struct opening *o = opening_of(c);
 
 	if (result < 0) {
+		epoch_unreserve(c);
 		opening_end(c, result);
 		return;
 	}
-	epoch_close(c, op->record.seq, op->record.blk, false, todo);
+	epoch_close(c, op->record.seq, op->record.blk, false);
 	o->sync.seq = op->record.seq;
 	o->sync.synced = opening_synced;
 	sync_submit(c, &o->sync, todo);
 }
 
-static int open_log(struct recovery *rec, struct err *err)
+/* "Cut here" and a barrier, and all of the log durable. 0 or -errno. */
+static int append_opening(struct recovery *rec)
 {
 	struct cache *c = rec->c;
 	struct opening o = {
@@ -312,32 +355,105 @@ static int open_log(struct recovery *rec, struct err *err)
 	};
 	struct todo todo;
 
-	/* Not before: a start that ends here leaves a clean directory clean. */
-	c->conf.identity->clean = false;
-	if (c->was_clean && identity_store(c->lio, c->conf.identity) < 0)
-		return err_set(err, -EIO, "cache directory: the identity record cannot be written");
 	o.cut.record.kind = FORMAT_CUT;
 	o.cut.record.blk = rec->last;
 	o.barrier.record.kind = FORMAT_BARRIER;
 	o.barrier.record.nblocks = FORMAT_CUT_OTHER;
 	cache_lock(c, &todo);
+	if (epoch_reserve(c) < 0) {
+		cache_unlock(c, &todo);
+		return -ENOMEM;
+	}
 	c->opening = &o;
 	o.barrier.record.blk = sched_realtime(c->sched);
-	c->destaged_seq = rec->destaged;
-	c->far_as_of_ns = rec->far_as_of;
-	c->appended_seq = rec->last;
-	c->durable_seq = MIN(rec->durable, rec->last);
-	c->next_seq = MAX(rec->max_seen, rec->limit) + 1;
-	c->started = true;
 	append_submit(&c->log, &o.cut, &todo);
 	append_submit(&c->log, &o.barrier, &todo);
 	janitor_kick(c);
 	cache_unlock(c, &todo);
 	cache_wait(c, opened);
 	c->opening = NULL;
-	if (o.result < 0)
-		return err_set(err, o.result, "cache directory: cannot be written: %s",
-			       strerror(-o.result));
+	if (o.result == 0)
+		c->conf.identity->log_incarnation = c->seg[o.cut.segment].incarnation;
+	return o.result;
+}
+
+/* fdatasync of segment @i, if it has something to sync. The janitor looks at what is synced. */
+static int sync_segment(struct cache *c, uint32_t i)
+{
+	struct segment *s = &c->seg[i];
+	struct todo todo;
+	bool wanted;
+	int r;
+
+	cache_lock(c, &todo);
+	wanted = s->state == SEG_SEALED && s->class == FORMAT_LOG && s->unsynced;
+	cache_unlock(c, &todo);
+	if (!wanted)
+		return 0;
+	r = lio_fdatasync(c->lio, s->file);
+	cache_lock(c, &todo);
+	s->unsynced = r < 0;
+	cache_unlock(c, &todo);
+	return r;
+}
+
+/* Make durable what was kept, before anything is appended to it. */
+static int sync_kept(struct recovery *rec)
+{
+	struct cache *c = rec->c;
+	struct todo todo;
+	int r = 0;
+
+	for (uint32_t i = 0; i < c->nsegs && r == 0; i++)
+		r = sync_segment(c, i);
+	cache_lock(c, &todo);
+	if (r == 0)
+		c->durable_seq = MAX(c->durable_seq, rec->last);
+	else
+		c->log_unsafe = true;
+	c->log_failed = r < 0; /* numbers given in vain are passed over by the next cut */
+	cache_unlock(c, &todo);
+	if (r < 0)
+		lio_set_word(c->lio, WORD_UNSAFE, 1);
+	return r;
+}
+
+static int open_log(struct recovery *rec, struct err *err)
+{
+	struct cache *c = rec->c;
+	struct todo todo;
+	int r;
+
+	/* Not before: a start that ends here leaves a clean directory clean. */
+	c->conf.identity->clean = false;
+	if (c->was_clean && identity_store(c->lio, c->conf.identity) < 0)
+		return err_set(err, -EIO, "cache directory: the identity record cannot be written");
+	cache_lock(c, &todo);
+	c->destaged_seq = rec->destaged;
+	c->far_as_of_ns = rec->far_as_of;
+	c->appended_seq = c->content_seq = rec->last;
+	c->durable_seq = MIN(rec->durable, rec->last);
+	c->next_seq = MAX(rec->max_seen, rec->limit) + 1;
+	c->started = true;
+	cache_unlock(c, &todo);
+	r = append_opening(rec);
+	if (r == -ENOSPC || r == -EDQUOT) {
+		/*
+		 * Of the log, what is at the target may be used again, but only when the watermark
+		 * that says so is durable.
+		 */
+		r = sync_kept(rec);
+		if (r == 0)
+			r = append_opening(rec);
+	}
+	if (r == -ENOSPC || r == -EDQUOT)
+		return err_set(err, r,
+			       "the disk of the cache directory is full, and all that the cache "
+			       "holds is not yet at the target: make room for %" PRIu64
+			       " MiB there, then mount again; nothing is lost",
+			       (uint64_t)c->seg_slots * FORMAT_SLOT_BYTES >> 20);
+	if (r < 0)
+		return err_set(err, r, "cache directory: cannot be written: %s", strerror(-r));
 	return 0;
 }
 
@@ -365,7 +481,7 @@ static int mend_unsafe(struct cache *c, struct err *err)
 	cleanup_free uint8_t *buf = NULL;
 	int r = 0;
 
-	if (!c->lio->same_boot || !atomic_load(lio_word(c->lio, WORD_UNSAFE)))
+	if (!c->lio->same_boot || !lio_word(c->lio, WORD_UNSAFE))
 		return 0;
 	buf = aligned_alloc(BLK, PIECE_BYTES);
 	if (!buf)
@@ -391,7 +507,7 @@ int cache_recover(struct cache *c, struct err *err)
 	if (r == 0)
 		r = open_log(&rec, err);
 	if (r == 0)
-		atomic_store(lio_word(c->lio, WORD_UNSAFE), 0);
+		lio_set_word(c->lio, WORD_UNSAFE, 0);
 	scan_fini(&rec);
 	return r;
 }

@@ -161,6 +161,11 @@ static int open_segments(struct recovery *rec, struct err *err)
 
 /* ---- 2. records ---- */
 
+static int worth(const struct found *f)
+{
+	return !f->crc ? 0 : f->record.slot == TABLE_REPEATED ? 1 : 2;
+}
+
 static int by_seq(const void *a, const void *b)
 {
 	const struct found *x = a, *y = b;
@@ -169,10 +174,11 @@ static int by_seq(const void *a, const void *b)
 		return x->record.seq < y->record.seq ? -1 : 1;
 	/*
 	 * The same number twice: an append that failed was repeated in a segment begun later. What
-	 * is there wins over what is only named, the repetition over the attempt.
+	 * is there wins over what the next header repeats of it, and that over what it only names;
+	 * the second append over the first.
 	 */
-	if (!x->crc != !y->crc)
-		return x->crc ? -1 : 1;
+	if (worth(x) != worth(y))
+		return worth(x) > worth(y) ? -1 : 1;
 	return x->incarnation > y->incarnation ? -1 : x->incarnation < y->incarnation;
 }
 
@@ -377,6 +383,24 @@ static int find_end(struct recovery *rec, struct err *err)
 	return 0;
 }
 
+/*
+ * Each start that succeeds begins a segment of the log, durably, and then notes it: one that is not
+ * there any more, nor any later one, has taken with it whatever was written since.
+ */
+static int check_newest(struct recovery *rec, struct err *err)
+{
+	struct cache *c = rec->c;
+
+	for (uint32_t i = 0; i < c->nsegs; i++)
+		if (c->seg[i].state == SEG_SEALED && c->seg[i].class == FORMAT_LOG &&
+		    c->seg[i].incarnation >= c->conf.identity->log_incarnation)
+			return 0;
+	return err_set(err, -EUCLEAN,
+		       "cache directory: the newest segment of the guest log is missing, and what "
+		       "it held may not be at the target yet: put the missing segment files "
+		       "(*.seg) back; or give up what is unsent by using another --cache-dir");
+}
+
 int scan_directory(struct recovery *rec, struct err *err)
 {
 	struct cache *c = rec->c;
@@ -384,6 +408,8 @@ int scan_directory(struct recovery *rec, struct err *err)
 	int r;
 
 	r = open_segments(rec, err);
+	if (r == 0 && !rec->was_clean && c->conf.identity->log_incarnation)
+		r = check_newest(rec, err);
 	if (r == 0)
 		r = load_log(rec, err);
 	if (r < 0)
@@ -393,7 +419,7 @@ int scan_directory(struct recovery *rec, struct err *err)
 		rec->destaged = MAX(rec->destaged, destaged);
 	rec->limit = rec->durable;
 	if (c->lio->same_boot)
-		rec->limit = MAX(rec->limit, atomic_load(lio_word(c->lio, WORD_APPENDED)));
+		rec->limit = MAX(rec->limit, cache_word_seq(lio_word(c->lio, WORD_APPENDED)));
 	/* Stopped with nothing unsent: what is missing now is at the target, whatever it was. */
 	last_seq = c->conf.identity->last_seq;
 	if (rec->was_clean) {

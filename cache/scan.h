@@ -33,8 +33,9 @@ struct recovery {
 	uint64_t tail;      /* oldest record kept */
 	uint64_t tail_life; /* in which life of the directory the oldest kept record was written */
 	uint64_t incarnation;
-	uint32_t highest; /* segment number */
-	bool unread;      /* the disk refused to give a part of the log */
+	uint32_t highest;                              /* segment number */
+	uint32_t payload_segment, payload_end, ranges; /* recover.c: the record before */
+	bool unread; /* the disk refused to give a part of the log */
 };
 
 /*

@@ -28,7 +28,7 @@ const char *cache_state_name(enum cache_state state)
 
 static enum cache_state state_of(const struct cache *c, bool online, bool fenced)
 {
-	if (c->damaged || c->log_failed || c->map.bad_blocks)
+	if (c->damaged || c->log_failed || c->gone || c->map.bad_blocks)
 		return CACHE_DAMAGED;
 	if (fenced)
 		return CACHE_FENCED;

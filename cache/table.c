@@ -61,6 +61,26 @@ static int load_footer(struct cache *c, uint32_t segment, struct lio_file *file,
 }
 
 /*
+ * What a header repeats of the batch before it and that batch did not tell. Without payload a
+ * record is all there in the repetition; of one with payload it is known what it held, not where.
+ */
+static int add_repeated(const struct format_batch *b, struct seg_table *ret,
+			struct table_info *info)
+{
+	for (uint32_t i = 0; i < b->nprev; i++) {
+		struct format_record r = b->prev[i];
+		bool payload = format_payload(&r) > 0;
+
+		if (ret->nrecords && r.seq <= ret->record[ret->nrecords - 1].seq)
+			continue;
+		r.slot = payload ? 0 : TABLE_REPEATED;
+		if (seg_table_add(payload ? &info->named : ret, &r, NULL) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/*
  * Walk the whole segment. Behind a header that is not one, every slot is tried: what a damaged
  * header hides is found again, and the batch behind it names what it held.
  */
@@ -93,17 +113,8 @@ static int scan(struct cache *c, uint32_t segment, struct lio_file *file, uint64
 			slot++;
 			continue;
 		}
-		for (uint32_t i = 0; i < b->nprev; i++)
-			if (ret->nrecords == 0 ||
-			    b->prev[i].seq > ret->record[ret->nrecords - 1].seq)
-				if (seg_table_add(
-					    &info->named,
-					    &(struct format_record){ .blk = b->prev[i].blk,
-								     .seq = b->prev[i].seq,
-								     .nblocks = b->prev[i].nblocks,
-								     .kind = b->prev[i].kind },
-					    NULL) < 0)
-					return -ENOMEM;
+		if (add_repeated(b, ret, info) < 0)
+			return -ENOMEM;
 		for (uint32_t i = 0; i < b->nrecords; i++) {
 			r = seg_table_add(ret, &b->record[i], crc + at);
 			if (r < 0)

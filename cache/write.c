@@ -67,7 +67,7 @@ struct write_op {
 /* Why nothing more is taken; 0: it is. Under the lock. */
 static int refusal(const struct cache *c)
 {
-	return c->stopping ? -ESHUTDOWN : c->log_failed ? -EIO : 0;
+	return c->stopping ? -ESHUTDOWN : c->log_failed || c->gone ? -EIO : 0;
 }
 
 static void op_free(struct write_op *op)
@@ -231,12 +231,14 @@ static void fua_barrier(struct cache *c, struct append_op *barrier, int result, 
 	struct write_op *op = container_of(barrier, struct write_op, barrier);
 
 	if (result < 0) {
+		epoch_unreserve(c);
 		op_finish(op, result, todo);
 		return;
 	}
-	epoch_close(c, barrier->record.seq, barrier->record.blk, true, todo);
+	epoch_close(c, barrier->record.seq, barrier->record.blk, true);
 	op->sync.seq = barrier->record.seq;
 	op->sync.synced = fua_synced;
+	op->sync.promise = true;
 	sync_submit(c, &op->sync, todo);
 }
 
@@ -278,6 +280,8 @@ static void appended(struct cache *c, struct append_op *append, int result, stru
 		append_submit(&c->log, &op->barrier, todo);
 		return;
 	}
+	if (op->fua)
+		epoch_unreserve(c);
 	op_finish(op, result, todo);
 }
 
@@ -363,6 +367,9 @@ static void append(struct write_op *op, struct todo *todo)
 	else if (r == 0 && (map_reserve(&c->map, op->blk, 1) < 0 ||
 			    map_reserve(&c->map, op->blk + op->n - 1, 1) < 0))
 		r = -ENOMEM;
+	/* For the barrier behind it: a write that is in the log cannot fail for lack of memory. */
+	if (r == 0 && op->fua)
+		r = epoch_reserve(c);
 	if (r < 0) {
 		release(op, todo);
 		op_finish(op, r, todo);
@@ -600,12 +607,13 @@ static void flush_barrier(struct cache *c, struct append_op *barrier, int result
 	struct flush_op *op = container_of(barrier, struct flush_op, barrier);
 
 	if (result < 0) {
+		epoch_unreserve(c);
 		todo_done(todo, op->req, result);
 		free(op);
 		cache_put(c);
 		return;
 	}
-	epoch_close(c, barrier->record.seq, barrier->record.blk, true, todo);
+	epoch_close(c, barrier->record.seq, barrier->record.blk, true);
 	op->sync.seq = barrier->record.seq;
 	sync_submit(c, &op->sync, todo);
 }
@@ -636,6 +644,8 @@ void flush_submit(struct cache *c, struct blk_req *req)
 		r = -ENOMEM;
 	else
 		r = refusal(c);
+	if (r == 0 && c->open.records)
+		r = epoch_reserve(c);
 	if (r < 0) {
 		free(op);
 		todo_done(&todo, req, r);
@@ -645,13 +655,15 @@ void flush_submit(struct cache *c, struct blk_req *req)
 	cache_get(c);
 	op->req = req;
 	op->sync.synced = flush_synced;
+	op->sync.promise = true;
 	if (c->open.records) {
 		barrier_init(c, &op->barrier);
 		op->barrier.appended = flush_barrier;
 		append_submit(&c->log, &op->barrier, &todo);
 	} else {
 		flush_again(c);
-		op->sync.seq = c->appended_seq;
+		/* Watermarks are not the guest's: a flush for them alone would have no end. */
+		op->sync.seq = c->content_seq;
 		sync_submit(c, &op->sync, &todo);
 	}
 	cache_unlock(c, &todo);

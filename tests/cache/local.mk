@@ -2,6 +2,7 @@
 UNIT_TESTS += \
 	tests/cache/damage-test \
 	tests/cache/format-test \
+	tests/cache/headers-test \
 	tests/cache/identity-test \
 	tests/cache/index-test \
 	tests/cache/interleave-test \
@@ -12,12 +13,15 @@ UNIT_TESTS += \
 	tests/cache/plan-test \
 	tests/cache/recorder-test \
 	tests/cache/sim-test \
+	tests/cache/space-test \
 	tests/cache/threads-test
 cache_rig = tests/cache/rig.c tests/cache/rig.h
 tests_cache_damage_test_SOURCES = tests/cache/damage-test.c $(cache_rig)
+tests_cache_headers_test_SOURCES = tests/cache/headers-test.c $(cache_rig)
 tests_cache_interleave_test_SOURCES = tests/cache/interleave-test.c $(cache_rig)
 tests_cache_model_test_SOURCES = tests/cache/model-test.c tests/cache/model.c tests/cache/model.h
 tests_cache_nth_test_SOURCES = tests/cache/nth-test.c $(cache_rig)
+tests_cache_space_test_SOURCES = tests/cache/space-test.c $(cache_rig)
 
 # The real program's directories: read by a second reader, and cut by a power failure.
 cache_scripts = tests/cache/format-oracle.sh tests/cache/power-cut.sh tests/cache/far-order.sh

@@ -98,13 +98,14 @@ class Identity:
 
 
 class Record:
-    __slots__ = ("blk", "seq", "nblocks", "slot", "kind", "crcs", "segment", "void")
+    __slots__ = ("blk", "seq", "nblocks", "slot", "kind", "crcs", "segment", "void", "repeated")
 
     def __init__(self, raw, at):
         self.blk, self.seq, self.nblocks, self.slot, self.kind = struct.unpack_from("<QQIIB", raw, at)
         self.crcs = None  # None: only named
         self.segment = None
         self.void = False
+        self.repeated = False
 
     @property
     def payload(self):
@@ -238,7 +239,11 @@ class Segment:
                 continue
             taken, records, again, crcs, watermark, durable = batch
             last = self.records[-1].seq if self.records else None
-            self.named += [r for r in again if last is None or r.seq > last]
+            again = [r for r in again if last is None or r.seq > last]
+            self.named += [r for r in again if r.payload]
+            for r in again:
+                r.repeated = True
+            self.take([r for r in again if not r.payload], ())
             self.take(records, crcs)
             self.proofs(watermark, durable)
             at += taken
@@ -257,9 +262,13 @@ def boot_word(directory):
             boot = f.read(39)
     except OSError:
         return 0
-    if len(raw) < 112 or raw[:8] != b"NBRUN001" or raw[8:48] != boot.ljust(40, b"\0"):
+    if len(raw) < 112 or raw[:8] != b"NBRUN002" or raw[8:48] != boot.ljust(40, b"\0"):
         return 0
-    return struct.unpack_from("=Q", raw, 48)[0]
+    parts = struct.unpack_from("=Q", raw, 48)[0]
+    parts = [parts >> shift & 0xFFFF for shift in (0, 16, 32, 48)]
+    if parts[0] ^ parts[1] ^ parts[2] ^ parts[3] != 0xFFFF:
+        return 0
+    return parts[0] | parts[1] << 16 | parts[2] << 32
 
 
 class Cache:
@@ -288,7 +297,7 @@ class Cache:
                 self.max_seen = max(self.max_seen, r.seq)
                 if r.kind in DATA + (FILL,) and r.blk + r.nblocks > nblocks:
                     continue
-                rank = (r.crcs is not None, s.incarnation)
+                rank = (r.crcs is not None, not r.repeated, s.incarnation)
                 if r.seq not in best or best[r.seq][0] < rank:
                     best[r.seq] = (rank, r)
         self.log = [best[seq][1] for seq in sorted(best)]

@@ -249,13 +249,13 @@ START_TEST(test_words_survive_kill)
 	pid = fork();
 	if (pid == 0) {
 		lio = open_lio(mnt);
-		atomic_store(lio_word(lio, 5), 0xabcdefull);
+		lio_set_word(lio, 5, 0xabcdefull);
 		kill(getpid(), SIGKILL);
 	}
 	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
 	lio = open_lio(mnt);
 	ck_assert(lio->same_boot);
-	ck_assert_uint_eq(atomic_load(lio_word(lio, 5)), 0xabcdefull);
+	ck_assert_uint_eq(lio_word(lio, 5), 0xabcdefull);
 	lio_destroy(lio);
 }
 END_TEST

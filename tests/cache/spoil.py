@@ -3,7 +3,7 @@
 """spoil.py DIR WHAT SEED: damage a cache directory as a rotten disk would.
 
     payload   one payload slot of a dirty block
-    header    the header of a batch that holds dirty data, has later ones behind it and stands in a segment
+    header    the header of a batch that holds dirty payload, has later ones behind it and stands in a segment
               without a footer
     segment   the header of a segment with dirty data and a footer
     open      the same without a footer
@@ -14,7 +14,7 @@ import os
 import random
 import sys
 
-from reader import BLOCK, DATA, LOG, Cache
+from reader import BLOCK, LOG, WRITE, Cache
 
 
 def flip(cache, segment, slot):
@@ -33,7 +33,7 @@ def headers(cache):
         at, found = 1, []
         while at < cache.identity.slots:
             batch = s.batch(at)
-            if batch and any(r.kind in DATA and r.seq > cache.watermark for r in batch[1]):
+            if batch and any(r.kind == WRITE and r.seq > cache.watermark for r in batch[1]):
                 found.append(at)
             at += batch[0] if batch else 1
         yield from ((s, at) for at in found[:-1])
