@@ -11,6 +11,7 @@ INTEGRATION_TESTS = \
 	tests/integration/iscsi-outage.sh \
 	tests/integration/kill9.sh \
 	tests/integration/life.sh \
+	tests/integration/near-disk.sh \
 	tests/integration/places.sh \
 	tests/integration/refusals.sh \
 	tests/integration/small-cache.sh \
