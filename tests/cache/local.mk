@@ -20,7 +20,8 @@ tests_cache_model_test_SOURCES = tests/cache/model-test.c tests/cache/model.c te
 tests_cache_nth_test_SOURCES = tests/cache/nth-test.c $(cache_rig)
 
 # The real program's directories: read by a second reader, and cut by a power failure.
-cache_scripts = tests/cache/format-oracle.sh tests/cache/power-cut.sh tests/cache/far-order.sh
+cache_scripts = tests/cache/format-oracle.sh tests/cache/power-cut.sh tests/cache/far-order.sh \
+	tests/cache/flips.sh
 dist_check_SCRIPTS += $(cache_scripts)
 TESTS += $(cache_scripts)
-EXTRA_DIST += tests/cache/cut.py tests/cache/reader.py tests/cache/scribble.py tests/cache/spoil.py
+EXTRA_DIST += tests/cache/cut.py tests/cache/flip.py tests/cache/reader.py tests/cache/scribble.py tests/cache/spoil.py
