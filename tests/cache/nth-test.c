@@ -17,6 +17,7 @@
 #include "core/log.h"
 #include "core/parse.h"
 #include "tests/cache/rig.h"
+#include "tests/lib/fail.h"
 #include "tests/lib/run.h"
 
 #define SIZE ((2u << 20) + 5 * RIG_BLK + 1536)
@@ -26,7 +27,7 @@ enum ending { STOP, KILL, POWER_CUT, ENDINGS };
 
 struct fault {
 	const char *name;
-	enum { ON_DISK, ON_FAR, ON_INDEX } where;
+	enum { ON_DISK, ON_FAR, ON_INDEX, ON_MEMORY } where;
 	unsigned mask;
 	int error;
 	bool always;
@@ -39,15 +40,18 @@ static void set_fault(struct rig *rig, const struct fault *f, uint64_t nth)
 		simdisk_fail(rig->disk, f->mask, nth, f->error, f->always);
 	else if (f->where == ON_FAR)
 		simfar_fail(rig->far, f->mask, nth, f->error, f->always);
+	else if (f->where == ON_MEMORY)
+		fail_nth(nth ? FAIL_MEMORY : 0, nth, ENOMEM, f->always);
 	else
 		simindex_fail(rig->index, nth);
 }
 
 static uint64_t hits(struct rig *rig, const struct fault *f)
 {
-	return f->where == ON_DISK  ? simdisk_fault_hits(rig->disk)
-	       : f->where == ON_FAR ? simfar_fault_hits(rig->far)
-				    : simindex_fault_hits(rig->index);
+	return f->where == ON_DISK     ? simdisk_fault_hits(rig->disk)
+	       : f->where == ON_FAR    ? simfar_fault_hits(rig->far)
+	       : f->where == ON_MEMORY ? fail_hits()
+				       : simindex_fault_hits(rig->index);
 }
 
 /* Submit and give it some time; what waits longer goes on beside the rest. */
@@ -271,6 +275,14 @@ START_TEST(test_index)
 }
 END_TEST
 
+/* What the cache asks for itself: its requests, buffers, tables, map. */
+START_TEST(test_memory)
+{
+	if (fail_has_memory())
+		loop("memory", ON_MEMORY, FAIL_MEMORY, -ENOMEM);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("nth");
@@ -286,6 +298,7 @@ int main(void)
 	tcase_add_test(tc, test_disk_names);
 	tcase_add_test(tc, test_far);
 	tcase_add_test(tc, test_index);
+	tcase_add_test(tc, test_memory);
 	suite_add_tcase(s, tc);
 	return run_suite(s);
 }

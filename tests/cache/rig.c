@@ -309,7 +309,7 @@ struct rig_op *rig_submit(struct rig *rig, enum blk_op kind, uint64_t offset, ui
 	op = sim_alloc(sizeof(*op));
 	if (rig->nops == rig->cap) {
 		rig->cap = rig->cap ? 2 * rig->cap : 64;
-		rig->op = realloc(rig->op, rig->cap * sizeof(struct rig_op *));
+		rig->op = sim_realloc(rig->op, rig->cap * sizeof(struct rig_op *));
 	}
 	op->rig = rig;
 	if (kind == BLK_READ || kind == BLK_WRITE) {

@@ -10,6 +10,8 @@ tests_lib_libsim_a_SOURCES = \
 	tests/lib/simimage.c tests/lib/simimage.h \
 	tests/lib/simindex.c tests/lib/simindex.h
 SIM_LIBS = tests/lib/libsim.a
+# Not in the library, which a program's every read() and malloc() would find it in.
+fail_sources = tests/lib/fail.c tests/lib/fail.h
 
 # A power cut of a real directory: recorder mounts a pass-through file system, replay cuts.
 check_PROGRAMS += tests/lib/recorder tests/lib/replay

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/clock.h"
+
 #define STEP_LIMIT 2000000u
 #define STEP_NS_MAX 20000u /* a step takes up to this */
 #define START_NS 1000000000ull
@@ -33,6 +35,7 @@ struct sim {
 	struct list_node pending; /* struct task.link of all in ready: marks them as taken */
 	struct list_node timers;  /* struct sched_timer.task.link, by when_ns */
 	struct list_node parts;
+	FILE *trace; /* NULL: nobody listens */
 };
 
 /* splitmix64: small, fast, and every seed gives a full period. */
@@ -56,15 +59,34 @@ bool sim_once_in(struct sim *sim, uint64_t n)
 	return sim_below(sim, n) == 0;
 }
 
+_Thread_local unsigned sim_own;
+
+__attribute__((noreturn)) static void no_memory(void)
+{
+	fputs("sim: out of memory\n", stderr);
+	abort();
+}
+
 void *sim_alloc(size_t bytes)
 {
-	void *p = calloc(1, bytes ? bytes : 1);
+	void *p;
 
-	if (!p) {
-		fputs("sim: out of memory\n", stderr);
-		abort();
-	}
+	sim_own++;
+	p = calloc(1, bytes ? bytes : 1);
+	sim_own--;
+	if (!p)
+		no_memory();
 	return p;
+}
+
+void *sim_realloc(void *old, size_t bytes)
+{
+	sim_own++;
+	old = realloc(old, bytes);
+	sim_own--;
+	if (!old)
+		no_memory();
+	return old;
 }
 
 void sim_die(struct sim *sim, const char *fmt, ...)
@@ -78,6 +100,25 @@ void sim_die(struct sim *sim, const char *fmt, ...)
 	va_end(ap);
 	fputc('\n', stderr);
 	abort();
+}
+
+void sim_set_trace(struct sim *sim, FILE *out)
+{
+	sim->trace = out;
+}
+
+void sim_trace(struct sim *sim, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!sim->trace)
+		return;
+	fprintf(sim->trace, "%6llu %10.3f ms  ", (unsigned long long)sim->steps,
+		(double)(sim->now_ns - START_NS) / NSEC_PER_MSEC);
+	va_start(ap, fmt);
+	vfprintf(sim->trace, fmt, ap);
+	va_end(ap);
+	fputc('\n', sim->trace);
 }
 
 int sim_fault_check(struct sim_fault *f, unsigned bit)
@@ -100,9 +141,7 @@ static void make_ready(struct sim *sim, struct task *task)
 {
 	if (sim->nready == sim->max_ready) {
 		sim->max_ready = sim->max_ready ? 2 * sim->max_ready : 64;
-		sim->ready = realloc(sim->ready, sim->max_ready * sizeof(sim->ready[0]));
-		if (!sim->ready)
-			sim_die(sim, "out of memory");
+		sim->ready = sim_realloc(sim->ready, sim->max_ready * sizeof(sim->ready[0]));
 	}
 	list_add_tail(&sim->pending, &task->link);
 	sim->ready[sim->nready++] = task;
@@ -338,8 +377,6 @@ void sim_bury(void *root)
 	static void **grave; /* reachable for ever: that is the point */
 	static size_t dead;
 
-	grave = realloc(grave, (dead + 1) * sizeof(*grave));
-	if (!grave)
-		abort();
+	grave = sim_realloc(grave, (dead + 1) * sizeof(*grave));
 	grave[dead++] = root;
 }

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "core/list.h"
 #include "core/sched.h"
@@ -73,8 +74,19 @@ void sim_bury(void *root);
 /* Print the message with the seed and abort: for broken rules that the kit finds. */
 __attribute__((noreturn, format(printf, 2, 3))) void sim_die(struct sim *sim, const char *fmt, ...);
 
+/*
+ * From here on tell @out (NULL: nobody) what happens: sim_trace() is one line, with step and clock.
+ * The far device tells of itself; what more there is to tell is the test's.
+ */
+void sim_set_trace(struct sim *sim, FILE *out);
+__attribute__((format(printf, 2, 3))) void sim_trace(struct sim *sim, const char *fmt, ...);
+
 /* Memory or abort. Zeroed. */
 void *sim_alloc(size_t bytes);
+/* As realloc(), or abort. */
+void *sim_realloc(void *old, size_t bytes);
+/* This thread is inside the kit: what it asks for is not the code's under test (fail.h). */
+extern _Thread_local unsigned sim_own;
 
 /* For the parts of the kit. */
 

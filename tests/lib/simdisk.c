@@ -88,9 +88,7 @@ bool simdisk_allocate(struct simdisk *d, struct inode *i, uint64_t offset, uint6
 	uint64_t end = div_round_up(offset + length, PAGE);
 
 	if (end > i->pages) {
-		i->allocated = realloc(i->allocated, end);
-		if (!i->allocated)
-			sim_die(d->sim, "out of memory");
+		i->allocated = sim_realloc(i->allocated, end);
 		memset(i->allocated + i->pages, 0, end - i->pages);
 		i->pages = end;
 	}
@@ -192,6 +190,53 @@ static void act(struct op *o)
 		o->result = fault ? fault : act_read(i, op->iov, op->iovcnt, op->offset);
 }
 
+static const char *name_of(const struct simdisk *d, const struct inode *i)
+{
+	for (size_t k = 0; k < d->names; k++)
+		if (d->name[k].now == i)
+			return d->name[k].text;
+	return NULL;
+}
+
+/* Something is about to happen, or did: @op is what names it. */
+static void tell(struct simdisk *d, unsigned kind, const void *op, const char *name)
+{
+	if (d->seen)
+		d->seen(d->seen_ctx, &(struct simdisk_event){ .kind = (enum simdisk_kind)kind,
+							      .op = op,
+							      .name = name });
+}
+
+static void tell_end(struct simdisk *d, unsigned kind, const void *op, const char *name, int result)
+{
+	if (d->seen)
+		d->seen(d->seen_ctx, &(struct simdisk_event){ .kind = (enum simdisk_kind)kind,
+							      .ended = true,
+							      .result = result,
+							      .op = op,
+							      .name = name });
+}
+
+static void tell_io(struct simdisk *d, enum lio_kind kind, const void *op, const struct inode *i,
+		    const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+	if (d->seen && kind != LIO_READ)
+		d->seen(d->seen_ctx,
+			&(struct simdisk_event){ .kind = (enum simdisk_kind)(1u << kind),
+						 .op = op,
+						 .name = name_of(d, i),
+						 .iov = iov,
+						 .iovcnt = iovcnt,
+						 .offset = offset });
+}
+
+static void tell_io_end(struct simdisk *d, enum lio_kind kind, const void *op,
+			const struct inode *i, int result)
+{
+	if (d->seen && kind != LIO_READ)
+		tell_end(d, 1u << kind, op, name_of(d, i), result);
+}
+
 static void finish(struct op *o)
 {
 	struct lio_op *op = o->op;
@@ -199,6 +244,7 @@ static void finish(struct op *o)
 
 	if (o->change)
 		simimage_complete(&op->file->inode->image, o->change);
+	tell_io_end(o->disk, op->kind, op, op->file->inode, result);
 	op->file->in_flight--;
 	o->disk->in_flight--;
 	list_del(&o->link);
@@ -221,8 +267,10 @@ static void run_op(struct task *task)
 static void disk_submit(struct lio *lio, struct lio_op *op)
 {
 	struct simdisk *d = disk_of(lio);
-	struct op *o = sim_alloc(sizeof(*o));
+	struct op *o;
 
+	tell_io(d, op->kind, op, op->file->inode, op->iov, op->iovcnt, op->offset);
+	o = sim_alloc(sizeof(*o));
 	assert(op->iovcnt >= (op->kind == LIO_SYNC ? 0 : 1) && op->iovcnt <= LIO_MAX_IOV);
 	task_init(&o->task, run_op);
 	o->disk = d;
@@ -258,17 +306,21 @@ static int disk_sync_io(struct lio *lio, enum lio_kind kind, struct lio_file *fi
 {
 	struct simdisk *d = disk_of(lio);
 	struct simimage *img = &file->inode->image;
-	int fault = check_fault(d, 1u << kind);
-	uint64_t id;
+	uint64_t id = 0;
+	int fault;
 	int r;
 
+	tell_io(d, kind, file, file->inode, iov, iovcnt, offset);
+	fault = check_fault(d, 1u << kind);
 	if (kind == LIO_READ)
-		return fault ? fault : act_read(file->inode, iov, iovcnt, offset);
-	if (kind == LIO_SYNC)
-		return act_sync(file->inode, simimage_mark(img), fault);
-	r = act_write(d, file->inode, iov, iovcnt, offset, fault, &id);
+		r = fault ? fault : act_read(file->inode, iov, iovcnt, offset);
+	else if (kind == LIO_SYNC)
+		r = act_sync(file->inode, simimage_mark(img), fault);
+	else
+		r = act_write(d, file->inode, iov, iovcnt, offset, fault, &id);
 	if (id)
 		simimage_complete(img, id);
+	tell_io_end(d, kind, file, file->inode, r);
 	return r;
 }
 
@@ -323,8 +375,10 @@ static int disk_truncate(struct lio *lio, struct lio_file *file, uint64_t bytes)
 {
 	struct simdisk *d = disk_of(lio);
 	struct simimage *img = &file->inode->image;
-	int r = check_fault(d, SIMDISK_TRUNCATE);
+	int r;
 
+	tell(d, SIMDISK_TRUNCATE, file, name_of(d, file->inode));
+	r = check_fault(d, SIMDISK_TRUNCATE);
 	if (r < 0)
 		return r;
 	simimage_complete(img, simimage_resize(img, bytes));
@@ -337,13 +391,16 @@ static int disk_unlink(struct lio *lio, const char *name)
 {
 	struct simdisk *d = disk_of(lio);
 	struct name *n = simdisk_find_name(d, name);
-	int r = check_fault(d, SIMDISK_UNLINK);
+	int r;
 
+	tell(d, SIMDISK_UNLINK, n, name);
+	r = check_fault(d, SIMDISK_UNLINK);
 	if (r < 0)
 		return r;
 	if (!n || !n->now)
 		return -ENOENT;
 	simdisk_set_name(d, &n->now, NULL);
+	tell_end(d, SIMDISK_UNLINK, n, name, 0);
 	return 0;
 }
 
@@ -354,8 +411,10 @@ static int disk_rename(struct lio *lio, const char *from, const char *to)
 	struct name *t;
 	unsigned old_f;
 	unsigned old_t;
-	int r = check_fault(d, SIMDISK_RENAME);
+	int r;
 
+	tell(d, SIMDISK_RENAME, f, to);
+	r = check_fault(d, SIMDISK_RENAME);
 	if (r < 0)
 		return r;
 	if (!f || !f->now)
@@ -393,8 +452,10 @@ static int disk_list(struct lio *lio, int (*each)(void *ctx, const char *name), 
 static int disk_sync_dir(struct lio *lio)
 {
 	struct simdisk *d = disk_of(lio);
-	int r = check_fault(d, SIMDISK_SYNC_DIR);
+	int r;
 
+	tell(d, SIMDISK_SYNC_DIR, d, NULL);
+	r = check_fault(d, SIMDISK_SYNC_DIR);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < d->names; i++) {

@@ -64,6 +64,28 @@ uint64_t simdisk_fault_hits(const struct simdisk *disk);
 /* Operations submitted of these kinds wait; 0 lets all go on. For scripted tests. */
 void simdisk_hold(struct simdisk *disk, unsigned mask);
 
+/*
+ * What an onlooker is told: each call before it does anything, and its end. Of READ and the
+ * scripted changes below nothing is told.
+ */
+struct simdisk_event {
+	enum simdisk_kind kind;
+	bool ended;
+	int result;       /* where ended */
+	const void *op;   /* the same for both of one WRITE or SYNC */
+	const char *name; /* of the file; NULL: it has none any more, or SYNC_DIR */
+	const struct iovec *iov;
+	int iovcnt;
+	uint64_t offset;
+};
+
+/*
+ * Call @seen for WRITE, SYNC, TRUNCATE, UNLINK, RENAME (its new name) and SYNC_DIR; NULL: for none.
+ * Where a call has not ended yet, @seen may kill the process and leave by longjmp().
+ */
+void simdisk_watch(struct simdisk *disk, void (*seen)(void *ctx, const struct simdisk_event *event),
+		   void *ctx);
+
 /* Bytes all files together may take; UINT64_MAX at first. Whole pages count; holes do not. */
 void simdisk_set_limit(struct simdisk *disk, uint64_t bytes);
 uint64_t simdisk_used(const struct simdisk *disk);

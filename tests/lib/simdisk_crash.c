@@ -175,6 +175,13 @@ void simdisk_hold(struct simdisk *d, unsigned mask)
 	}
 }
 
+void simdisk_watch(struct simdisk *d, void (*seen)(void *ctx, const struct simdisk_event *event),
+		   void *ctx)
+{
+	d->seen = seen;
+	d->seen_ctx = ctx;
+}
+
 void simdisk_set_limit(struct simdisk *d, uint64_t bytes)
 {
 	d->limit_bytes = bytes;

@@ -44,6 +44,8 @@ struct simdisk {
 	_Atomic uint64_t words[LIO_WORDS];
 	struct sim_fault fault;
 	unsigned hold;
+	void (*seen)(void *ctx, const struct simdisk_event *event);
+	void *seen_ctx;
 	struct list_node files; /* struct lio_file.link of the open lio */
 	struct list_node ops;   /* struct op.link */
 	uint64_t in_flight;

@@ -41,6 +41,7 @@ struct simfar_store {
 	uint64_t fence_flushes; /* FLUSHes submitted before this count do not end ghosts */
 	bool foreign_ghosts; /* they are of a killed process: the next one's first change ends them
 			      */
+	uint64_t landed;     /* ghosts that came late */
 	bool down;
 	bool act_inline;
 	uint64_t shown_bytes; /* the size that the device claims */
@@ -84,6 +85,15 @@ static bool changes(const struct blk_req *req)
 	return req->op == BLK_WRITE || req->op == BLK_ZERO || req->op == BLK_DISCARD;
 }
 
+static const char *const op_names[BLK_OP_COUNT] = { "READ", "WRITE", "FLUSH", "DISCARD", "ZERO" };
+
+static void trace(struct simfar_store *s, const char *what, const struct blk_req *req)
+{
+	sim_trace(s->sim, "far: %s %s%s %llu+%llu", what, op_names[req->op],
+		  req->flags & BLK_FUA ? " FUA" : "", (unsigned long long)req->offset,
+		  (unsigned long long)req->length);
+}
+
 static void tell_change(struct simfar_store *s, uint64_t offset, uint64_t length)
 {
 	if (s->changed)
@@ -121,11 +131,21 @@ static void ghost_end(struct ghost *g)
 	free(g);
 }
 
+static void ghost_land(struct ghost *g)
+{
+	struct simfar_store *s = g->store;
+
+	sim_trace(s->sim, "far: a ghost changes %llu+%llu", (unsigned long long)g->offset,
+		  (unsigned long long)g->length);
+	s->landed++;
+	simimage_complete(&s->image, change(s, g->offset, g->length, g->data));
+}
+
 static void ghost_run(struct task *task)
 {
 	struct ghost *g = container_of(task, struct ghost, timer.task);
 
-	simimage_complete(&g->store->image, change(g->store, g->offset, g->length, g->data));
+	ghost_land(g);
 	ghost_end(g);
 }
 
@@ -174,7 +194,7 @@ static void ghosts_fence(struct simfar_store *s)
 		struct ghost *g = list_first(&s->ghosts, struct ghost, link);
 
 		if (sim_once_in(s->sim, 2))
-			simimage_complete(&s->image, change(s, g->offset, g->length, g->data));
+			ghost_land(g);
 		ghost_end(g);
 	}
 	s->foreign_ghosts = false;
@@ -209,6 +229,7 @@ static void act(struct op *o)
 
 	o->stage = ACTED;
 	o->result = fault;
+	trace(s, fault ? "fails" : "does", req);
 	if (req->op == BLK_FLUSH) {
 		if (o->number >= s->fence_flushes)
 			ghosts_fence(s);
@@ -236,6 +257,7 @@ static void finish(struct op *o)
 	struct blk_req *req = o->req;
 	int result = o->result;
 
+	trace(s, "ends", req);
 	if (o->change) {
 		simimage_complete(&s->image, o->change);
 		if ((req->flags & BLK_FUA) && result == 0)
@@ -302,6 +324,7 @@ static void far_submit(struct blk_dev *dev, struct blk_req *req)
 	}
 	if (req->op != BLK_FLUSH)
 		check_overlap(s, req);
+	trace(s, "takes", req);
 	o = sim_alloc(sizeof(*o));
 	sched_timer_init(&o->timer, run_op);
 	o->store = s;
@@ -509,6 +532,7 @@ void simfar_cut(struct simfar_store *s, bool forgets)
 {
 	struct list_node *n;
 
+	sim_trace(s->sim, "far: the link is cut%s", forgets ? ", and the target forgets" : "");
 	s->generation++;
 	s->down = true;
 	list_for_each(n, &s->ops) {
@@ -543,6 +567,7 @@ static void wake_waiting(struct simfar_store *s)
 
 void simfar_restore(struct simfar_store *s)
 {
+	sim_trace(s->sim, "far: the link is back");
 	s->down = false;
 	wake_waiting(s);
 }
@@ -587,6 +612,11 @@ uint64_t simfar_in_flight(const struct simfar_store *s)
 uint64_t simfar_count(const struct simfar_store *s, enum blk_op op)
 {
 	return s->count[op];
+}
+
+uint64_t simfar_ghosts(const struct simfar_store *s)
+{
+	return s->landed;
 }
 
 void simfar_on_change(struct simfar_store *s,

@@ -61,6 +61,8 @@ uint64_t simfar_fault_hits(const struct simfar_store *store);
 /* Requests taken and not done yet; of one op so far, done or not. */
 uint64_t simfar_in_flight(const struct simfar_store *store);
 uint64_t simfar_count(const struct simfar_store *store, enum blk_op op);
+/* Ghosts that reached the store after their sender was gone. */
+uint64_t simfar_ghosts(const struct simfar_store *store);
 
 /*
  * Called after every change of what the store shows, also of one that comes from the kit

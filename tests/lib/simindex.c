@@ -58,8 +58,11 @@ static void *copy_of(const void *p, size_t bytes)
 
 static struct index_store *empty_store(struct simindex *x)
 {
-	struct index_store *s = index_mem_create();
+	struct index_store *s;
 
+	sim_own++;
+	s = index_mem_create();
+	sim_own--;
 	if (!s)
 		sim_die(x->sim, "out of memory");
 	return s;
@@ -73,9 +76,12 @@ static void note(struct simindex *x, struct change *c)
 
 static void play(struct simindex *x, const struct change *c)
 {
-	int r = c->op ? index_apply(x->now, c->op, c->n, true)
-		      : index_put_state(x->now, c->key, c->value, c->length);
+	int r;
 
+	sim_own++;
+	r = c->op ? index_apply(x->now, c->op, c->n, true)
+		  : index_put_state(x->now, c->key, c->value, c->length);
+	sim_own--;
 	if (r < 0)
 		sim_die(x->sim, "the simulated index cannot be played again: %d", r);
 }
@@ -118,8 +124,10 @@ static int six_apply(struct index_store *s, const struct index_op *op, size_t n,
 	struct change *c;
 	int r = check(x);
 
+	sim_own++;
 	if (r == 0)
 		r = index_apply(x->now, op, n, durable);
+	sim_own--;
 	if (r < 0)
 		return r;
 	c = sim_alloc(sizeof(*c));
@@ -143,8 +151,10 @@ static int six_put_state(struct index_store *s, const char *key, const void *val
 	struct change *c;
 	int r = check(x);
 
+	sim_own++;
 	if (r == 0)
 		r = index_put_state(x->now, key, value, length);
+	sim_own--;
 	if (r < 0)
 		return r;
 	c = sim_alloc(sizeof(*c));
@@ -256,4 +266,26 @@ void simindex_fail(struct simindex *x, uint64_t nth)
 uint64_t simindex_fault_hits(const struct simindex *x)
 {
 	return x->fault.hits;
+}
+
+int simindex_durable_state(const struct simindex *x, const char *key, void *value, size_t max,
+			   size_t *ret_length)
+{
+	const struct change *newest = NULL;
+	struct list_node *n;
+	uint64_t i = 0;
+
+	list_for_each(n, &x->done) {
+		const struct change *c = list_entry(n, struct change, link);
+
+		if (i++ == x->durable)
+			break;
+		if (c->key && strcmp(c->key, key) == 0)
+			newest = c;
+	}
+	if (!newest)
+		return -ENOENT;
+	*ret_length = newest->length;
+	memcpy(value, newest->value, MIN(max, newest->length));
+	return 0;
 }

@@ -38,4 +38,8 @@ void simindex_lose(struct simindex *index);
 void simindex_fail(struct simindex *index, uint64_t nth);
 uint64_t simindex_fault_hits(const struct simindex *index);
 
+/* As index_get_state(), of what a power cut leaves for certain; for one that keeps the store. */
+int simindex_durable_state(const struct simindex *index, const char *key, void *value, size_t max,
+			   size_t *ret_length);
+
 #endif
