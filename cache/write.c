@@ -553,6 +553,9 @@ void write_submit(struct cache *c, struct blk_req *req)
 		r = -ENOMEM;
 	else
 		r = refusal(c);
+	/* One that was on its way here when the far side was fenced: nobody would wake it. */
+	if (r == 0 && c->fenced)
+		r = -EROFS;
 	if (r < 0) {
 		todo_done(&todo, req, r);
 		cache_unlock(c, &todo);

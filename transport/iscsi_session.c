@@ -108,10 +108,13 @@ static void note_wrong(struct iscsi_pool *pool, const struct err *err, struct is
 {
 	uint64_t now = clock_monotonic_ns();
 
+	if (iscsi_any_up(pool)) {
+		pool->wrong_since_ns = 0; /* one portal that leads astray says nothing */
+		return;
+	}
 	if (!pool->wrong_since_ns)
 		pool->wrong_since_ns = now;
-	if (atomic_load(&pool->fenced) || now - pool->wrong_since_ns < WRONG_NS ||
-	    iscsi_any_up(pool))
+	if (atomic_load(&pool->fenced) || now - pool->wrong_since_ns < WRONG_NS)
 		return;
 	snprintf(
 		pool->fenced_text, sizeof(pool->fenced_text),
