@@ -356,18 +356,27 @@ static bool someone_waits(struct rig *rig)
 	return st.waiting_writes > 0;
 }
 
-START_TEST(test_cancel_throttled)
+/* Fill the log up to --max-dirty; the write that waits there. */
+static struct rig_op *write_until_one_waits(struct rig *rig)
 {
-	struct rig *rig = make(_i);
-	struct rig_op *last = NULL, *behind;
+	struct rig_op *last = NULL;
 
-	simfar_cut(rig->far, false);
 	for (uint64_t i = 0; !someone_waits(rig); i++) {
 		ck_assert_uint_lt(i, 200);
 		last = rig_submit(rig, BLK_WRITE, i % 20 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
 		if (last)
 			rig_wait(rig, last, 10 * NSEC_PER_MSEC);
 	}
+	return last;
+}
+
+START_TEST(test_cancel_throttled)
+{
+	struct rig *rig = make(_i);
+	struct rig_op *last, *behind;
+
+	simfar_cut(rig->far, false);
+	last = write_until_one_waits(rig);
 	rig_pass(rig, LONG_NS);
 	ck_assert(last && !last->dones);
 	behind = rig_submit(rig, BLK_WRITE, 30 * RIG_MAX_BYTES, RIG_BLK, 0);
@@ -390,7 +399,7 @@ END_TEST
 START_TEST(test_fenced)
 {
 	struct rig *rig = make(_i);
-	struct rig_op *last = NULL, *late;
+	struct rig_op *last, *late;
 	struct cache_status st;
 	uint8_t *before;
 
@@ -398,12 +407,7 @@ START_TEST(test_fenced)
 	drain(rig);
 	simfar_hold(rig->far, CHANGES | 1u << BLK_FLUSH);
 	rig->lenient = true;
-	for (uint64_t i = 0; !someone_waits(rig); i++) {
-		ck_assert_uint_lt(i, 200);
-		last = rig_submit(rig, BLK_WRITE, i % 20 * RIG_MAX_BYTES, RIG_MAX_BYTES, 0);
-		if (last)
-			rig_wait(rig, last, 10 * NSEC_PER_MSEC);
-	}
+	last = write_until_one_waits(rig);
 	rig_pass(rig, LONG_NS);
 	ck_assert(last && !last->dones && far_busy(rig));
 	before = malloc(SIZE);
